@@ -1,0 +1,1 @@
+"""kvclient: a typed client for kvserver, Redis and Valkey."""
