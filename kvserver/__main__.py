@@ -1,0 +1,7 @@
+"""``python -m kvserver``."""
+
+import sys
+
+from kvserver.cli import main
+
+sys.exit(main())

@@ -1,0 +1,105 @@
+"""The command line: settings from flags, environment and file; signals; the one place that starts a server for good.
+
+Exit status: 0 after an orderly stop, 1 when forced, 2 for anything wrong with how it was started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from kvserver import config
+from kvserver.config import ConfigError
+from kvserver.observe.log import configure, get_logger
+from kvserver.server import Server
+from kvserver.version import __version__
+
+_EPILOG = (
+    "Each option can also be set by an environment variable, KVSERVER_PORT for --port and so on, or in a TOML file "
+    "given by --config. Options win over the environment, the environment over the file."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. Try {self.prog} --help.\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags, made from the table of settings."""
+    result = _Parser(
+        prog="kvserver",
+        description="A key-value server that any Redis client can talk to.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    result.add_argument("--version", action="version", version=f"kvserver {__version__}")
+    result.add_argument("--config", metavar="FILE", help="Read settings from this TOML file.")
+    for option in config.OPTIONS:
+        default = option.kind.show(option.default) or "none"
+        result.add_argument(
+            option.flag,
+            dest=option.name,
+            metavar=option.kind.metavar,
+            help=f"{option.summary} [{default}]".replace("%", "%%"),
+        )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until a signal ends it; returns the exit status."""
+    given = vars(parser().parse_args(arguments))
+    file = given.pop("config")
+    try:
+        settings = config.load({name: text for name, text in given.items() if text is not None}, file=file)
+        configure(settings.log_level, settings.log_format)
+        server = Server(settings)
+        signals = Signals()
+        server.start()
+    except ConfigError as error:
+        print(f"kvserver: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
+        return 2
+    return _serve(server, signals)
+
+
+def _serve(server: Server, signals: Signals) -> int:
+    log = get_logger()
+    log.info("server.ready", addresses=server.addresses, process=os.getpid(), version=__version__)
+    print(f"Ready to accept connections on {server.addresses[0]}", flush=True)  # noqa: T201 - for whoever started us
+    signals.wait()
+    log.info("server.stopping", addresses=server.addresses)
+    if not server.stop():
+        os._exit(1)  # a command that will not end holds its thread; there is nothing left to save
+    return 0
+
+
+class Signals:
+    """SIGTERM and SIGINT: the first ends :meth:`wait`, the second ends the process at once.
+
+    The interpreter writes a byte to a socket when a signal arrives. A handler that set an Event instead could run
+    while this very thread holds the Event's lock, and wait for itself.
+    """
+
+    def __init__(self) -> None:
+        self._woken, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
+        self._count = 0
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def wait(self) -> None:
+        """Until the first signal."""
+        while not self._count:
+            self._woken.recv(1)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count > 1:
+            os._exit(1)

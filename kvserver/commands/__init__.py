@@ -1,0 +1,30 @@
+"""What each command does. A handler takes values and returns a value: never a socket, never RESP bytes.
+
+Importing this package fills the registry.
+"""
+
+from kvserver.commands import (
+    admin,
+    client,
+    configuration,
+    connection,
+    expiry,
+    introspection,
+    keys,
+    lcs,
+    strings,
+)
+from kvserver.commands.registry import COMMANDS
+
+__all__ = [
+    "COMMANDS",
+    "admin",
+    "client",
+    "configuration",
+    "connection",
+    "expiry",
+    "introspection",
+    "keys",
+    "lcs",
+    "strings",
+]

@@ -1,0 +1,122 @@
+"""CONFIG: reading and changing settings by their Redis names, and resetting counters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from kvserver import errors
+from kvserver.commands.registry import Flags, Group, Runs, command
+from kvserver.config import OPTIONS, ConfigError, Option
+from kvserver.protocol.replies import OK, Error, Reply, SimpleString
+from kvserver.session import Session
+from kvserver.store.glob import compile_glob
+
+_config = partial(
+    command,
+    group=Group.SERVER,
+    runs=Runs.ON_SESSION,
+    flags=Flags.ADMIN | Flags.NOSCRIPT | Flags.LOADING | Flags.STALE,
+    since="2.0.0",
+)
+_ALL_NODES = ("request_policy:all_nodes", "response_policy:all_succeeded")
+
+# Settings of Redis that tools ask for and that have only one value here. They can be set to that value.
+_FIXED = {
+    "appendonly": "no",
+    "appendfsync": "no",
+    "cluster-enabled": "no",
+    "lazyfree-lazy-expire": "yes",
+    "lazyfree-lazy-user-del": "yes",
+    "lazyfree-lazy-user-flush": "yes",
+    "maxmemory": "0",
+    "maxmemory-policy": "noeviction",
+    "requirepass": "",
+    "save": "",
+    "timeout": "0",
+}
+_OPTIONS = {option.config_name: option for option in OPTIONS}
+
+
+@command("CONFIG", "subcommand [argument ...]", group=Group.SERVER, runs=Runs.ON_SESSION, arity=-2, since="2.0.0")
+def config(_session: Session) -> Reply:
+    """Reads and changes settings, by its subcommands."""
+    raise AssertionError("a container is never run")
+
+
+@_config("CONFIG|GET", "parameter [parameter ...]", arity=-3, complexity="O(N*M), N settings and M patterns")
+def config_get(session: Session, *patterns: bytes) -> Reply:
+    """Returns the settings whose names match any of the glob patterns, with their values."""
+    matchers = [compile_glob(pattern.lower()) for pattern in patterns]
+    shown: dict[bytes, Reply] = {}
+    for name, value in sorted(_all(session).items()):
+        key = name.encode("ascii")
+        if any(matches(key) for matches in matchers):
+            shown[key] = value.encode("utf-8", "surrogateescape")
+    return shown
+
+
+def _all(session: Session) -> dict[str, str]:
+    values = {name: option.kind.show(getattr(session.state.config, option.name)) for name, option in _OPTIONS.items()}
+    return _FIXED | values | {"port": str(session.state.port)}
+
+
+@_config(
+    "CONFIG|SET",
+    "parameter value [parameter value ...]",
+    arity=-4,
+    complexity="O(N), N settings",
+    tips=_ALL_NODES,
+)
+def config_set(session: Session, *words: bytes) -> SimpleString:
+    """Changes settings, all or none."""
+    if len(words) % 2:
+        raise errors.wrong_arity("config|set")
+    changes: dict[str, Any] = {}
+    seen: set[bytes] = set()
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        if name.lower() in seen:
+            raise _refused(name, "duplicate parameter")
+        seen.add(name.lower())
+        changes |= _change(session, name, value.decode("utf-8", "surrogateescape"))
+    state = session.state
+    with state.config_lock:
+        state.apply(replace(state.config, **changes))
+    return OK
+
+
+def _change(session: Session, name: bytes, value: str) -> dict[str, Any]:
+    """The field that one setting changes, with its new value; empty if it already has that value for good."""
+    known = _all(session)
+    key = name.lower().decode("utf-8", "surrogateescape")
+    if key not in known:
+        raise Error(f"ERR Unknown option or number of arguments for CONFIG SET - '{errors.quote(name)}'")
+    option: Option | None = _OPTIONS.get(key)
+    if option is None or not option.live:
+        if known[key] == value:
+            return {}
+        raise _refused(name, "can't set immutable config")
+    try:
+        return {option.name: option.parse(value, "value")}
+    except ConfigError:
+        raise _refused(name, _wanted(option)) from None
+
+
+def _wanted(option: Option) -> str:
+    return (
+        "argument must be a memory value"
+        if option.kind.metavar == "BYTES"
+        else "argument couldn't be parsed into an integer"
+    )
+
+
+def _refused(name: bytes, why: str) -> Error:
+    return Error(f"ERR CONFIG SET failed (possibly related to argument '{errors.quote(name)}') - {why}")
+
+
+@_config("CONFIG|RESETSTAT", "", arity=2, tips=_ALL_NODES)
+def config_resetstat(session: Session) -> SimpleString:
+    """Sets the counters that INFO shows to zero."""
+    session.state.reset_counters()
+    return OK

@@ -1,0 +1,137 @@
+"""The connection itself: greeting, protocol version, database, leaving. Each handler works on the session alone."""
+
+from __future__ import annotations
+
+from functools import partial
+from hmac import compare_digest
+
+from kvserver import errors
+from kvserver.commands.arguments import integer
+from kvserver.commands.keys import database_index
+from kvserver.commands.registry import Flags, Group, Runs, command
+from kvserver.protocol.replies import OK, Error, Reply, SimpleString
+from kvserver.session import Session
+from kvserver.version import REDIS_VERSION
+
+_connection = partial(command, group=Group.CONNECTION, runs=Runs.ON_SESSION)
+_ALWAYS = Flags.NOSCRIPT | Flags.LOADING | Flags.STALE | Flags.FAST | Flags.NO_AUTH | Flags.ALLOW_BUSY
+_PONG = SimpleString(b"PONG")
+_NAME_BYTES = range(0x21, 0x7F)
+
+
+@_connection(
+    "PING",
+    "[message]",
+    arity=-1,
+    flags=Flags.FAST,
+    tips=("request_policy:all_shards", "response_policy:all_succeeded"),
+)
+def ping(_session: Session, *words: bytes) -> Reply:
+    """Returns PONG, or the message."""
+    if len(words) > 1:
+        raise errors.wrong_arity("ping")
+    return words[0] if words else _PONG
+
+
+@_connection("ECHO", "message", arity=2, flags=Flags.LOADING | Flags.STALE | Flags.FAST)
+def echo(_session: Session, message: bytes) -> bytes:
+    """Returns the message."""
+    return message
+
+
+@_connection("QUIT", "", arity=-1, flags=_ALWAYS)
+def quit_(session: Session, *_words: bytes) -> SimpleString:
+    """Closes the connection once this reply is sent; commands behind it are not run."""
+    session.closing = True
+    return OK
+
+
+@_connection("RESET", "", arity=1, flags=_ALWAYS, since="6.2.0")
+def reset(session: Session) -> SimpleString:
+    """Takes the connection back to how it began: RESP2, database 0, no name."""
+    session.reset()
+    return SimpleString(b"RESET")
+
+
+@_connection("SELECT", "index", arity=2, flags=Flags.LOADING | Flags.STALE | Flags.FAST | Flags.ALLOW_BUSY)
+def select(session: Session, index: bytes) -> SimpleString:
+    """Chooses the database for the commands that follow."""
+    session.db = database_index(session.state.keyspace, index)
+    return OK
+
+
+@_connection("AUTH", "[username] password", arity=-2, flags=_ALWAYS)
+def auth(session: Session, *words: bytes) -> SimpleString:
+    """Authenticates the connection. This server has no password, and answers as Redis does then."""
+    if len(words) > 2:
+        raise Error(errors.SYNTAX)
+    if len(words) == 1:
+        raise Error(errors.NO_PASSWORD_SET)
+    _authenticate(session, words[0])
+    return OK
+
+
+def _authenticate(session: Session, user: bytes) -> None:
+    """The default user has no password, so any will do; there is no other user."""
+    if not compare_digest(user, b"default"):
+        raise Error(errors.WRONG_PASSWORD)
+    session.user = "default"
+
+
+@_connection(
+    "HELLO",
+    "[protover [AUTH username password] [SETNAME clientname]]",
+    arity=-1,
+    flags=_ALWAYS,
+    since="6.0.0",
+)
+def hello(session: Session, *words: bytes) -> Reply:
+    """Agrees on the protocol version, RESP2 or RESP3, and tells about the server."""
+    protocol = session.protocol
+    if words:
+        protocol = integer(words[0], errors.PROTOCOL_NOT_AN_INTEGER)
+        if protocol not in (2, 3):
+            raise Error(errors.UNSUPPORTED_PROTOCOL)
+    user, name = _hello_options(words[1:])
+    if user is not None:
+        _authenticate(session, user)
+    if name is not None:
+        session.name = checked_name(name, errors.BAD_CLIENT_NAME)
+    session.speak(protocol)
+    return {
+        b"server": b"kvserver",
+        b"version": REDIS_VERSION.encode("ascii"),
+        b"proto": protocol,
+        b"id": session.id,
+        b"mode": b"standalone",
+        b"role": b"master",
+        b"modules": [],
+    }
+
+
+def _hello_options(words: tuple[bytes, ...]) -> tuple[bytes | None, bytes | None]:
+    """The user name of AUTH and the name of SETNAME, where given."""
+    user = name = None
+    position = 0
+    while position < len(words):
+        option, left = words[position].upper(), len(words) - position - 1
+        if option == b"AUTH" and left >= 2:
+            user = words[position + 1]
+            position += 3
+        elif option == b"SETNAME" and left >= 1:
+            name = words[position + 1]
+            position += 2
+        else:
+            raise Error(f"ERR Syntax error in HELLO option '{errors.quote(words[position])}'")
+    return user, name
+
+
+def checked_name(name: bytes, fault: str) -> bytes:
+    """A name that can stand in CLIENT LIST: printable and without spaces.
+
+    Raises:
+        Error: ``fault``.
+    """
+    if not all(byte in _NAME_BYTES for byte in name):
+        raise Error(fault)
+    return name

@@ -1,0 +1,283 @@
+"""What the server can do: COMMAND for programs, HELP for people. All of it is read off the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from kvserver import errors
+from kvserver.commands.registry import COMMANDS, Command, Flags, Group, Keys, Runs, command, every, find
+from kvserver.commands.syntax import parse_syntax
+from kvserver.protocol.replies import Error, Reply, Set, SimpleString, Verbatim
+from kvserver.session import Session
+from kvserver.store.glob import compile_glob
+
+_command = partial(
+    command,
+    group=Group.SERVER,
+    runs=Runs.ON_SESSION,
+    flags=Flags.LOADING | Flags.STALE,
+    categories=("connection",),
+)
+_UNORDERED = ("nondeterministic_output_order",)
+
+# Access categories are told in this order.
+_CATEGORIES = (
+    "keyspace", "read", "write", "string", "admin", "fast", "slow", "blocking", "dangerous", "connection", "scripting",
+)  # fmt: skip
+_GROUP_CATEGORY = {
+    Group.STRING: "string",
+    Group.GENERIC: "keyspace",
+    Group.CONNECTION: "connection",
+    Group.SCRIPTING: "scripting",
+}
+
+
+@_command("COMMAND", "", arity=-1, since="2.8.13", complexity="O(N), N commands", tips=_UNORDERED)
+def command_(_session: Session) -> Reply:
+    """Returns what clients need to know about every command."""
+    return [_entry(entry) for entry in every()]
+
+
+@_command("COMMAND|COUNT", "", arity=2, since="2.8.13")
+def command_count(_session: Session) -> int:
+    """Returns how many commands there are."""
+    return sum(1 for _ in every())
+
+
+@_command("COMMAND|INFO", "[command-name [command-name ...]]", arity=-2, since="2.8.13", tips=_UNORDERED)
+def command_info(_session: Session, *names: bytes) -> Reply:
+    """Returns what clients need to know about the named commands, null for one that does not exist."""
+    if not names:
+        return [_entry(entry) for entry in every()]
+    found = map(_named, names)
+    return [None if entry is None else _entry(entry) for entry in found]
+
+
+def _named(name: bytes) -> Command | None:
+    """A command, or a subcommand as ``container|name``."""
+    container, _, subcommand = name.partition(b"|")
+    entry = find(COMMANDS, container)
+    if entry is None or not subcommand:
+        return entry
+    return find(entry.subcommands, subcommand)
+
+
+def _simple(words: Iterable[str]) -> list[Reply]:
+    return [SimpleString(word.encode("ascii")) for word in words]
+
+
+def _entry(entry: Command) -> Reply:
+    keys = entry.keys
+    return [
+        entry.name.encode("ascii"),
+        entry.arity,
+        Set(_simple(flag_names(entry.flags))),
+        *((keys.first, keys.last, keys.step) if keys else (0, 0, 0)),
+        Set(_simple(f"@{name}" for name in categories(entry))),
+        [tip.encode("ascii") for tip in entry.tips],
+        _key_specs(keys) if keys else [],
+        [_entry(subcommand) for subcommand in every(entry.subcommands)],
+    ]
+
+
+def flag_names(flags: Flags) -> list[str]:
+    """A command's flags as COMMAND INFO spells them."""
+    return [flag.name.lower() for flag in flags if flag.name]
+
+
+def categories(entry: Command) -> list[str]:
+    """A command's access categories: those its flags and group imply, and those its row adds or (``!``) takes."""
+    if entry.subcommands:
+        return ["slow"] if entry.name != "command" else ["slow", "connection"]
+    names = set(entry.categories) | {"fast" if entry.flags & Flags.FAST else "slow"}
+    if group := _GROUP_CATEGORY.get(entry.group):
+        names.add(group)
+    if entry.flags & Flags.WRITE:
+        names.add("write")
+    if entry.flags & Flags.READONLY:
+        names.add("read")
+    if entry.flags & Flags.BLOCKING:
+        names.add("blocking")
+    if entry.flags & Flags.ADMIN:
+        names |= {"admin", "dangerous"}
+    return [name for name in _CATEGORIES if name in names]
+
+
+def _key_specs(keys: Keys) -> list[Reply]:
+    if keys.second is not None:
+        return [_key_spec(keys.access, keys.first, 0, 1), _key_spec(keys.second, keys.last, 0, 1)]
+    return [_key_spec(keys.access, keys.first, keys.last - keys.first if keys.last >= 0 else keys.last, keys.step)]
+
+
+def _key_spec(access: str, first: int, last: int, step: int) -> Reply:
+    """Where keys are, in the newer form: from word ``first`` on, up to ``last`` words further (negative: the end)."""
+    return {
+        b"flags": Set(_simple(access.split())),
+        b"begin_search": {b"type": b"index", b"spec": {b"index": first}},
+        b"find_keys": {b"type": b"range", b"spec": {b"lastkey": last, b"keystep": step, b"limit": 0}},
+    }
+
+
+@_command(
+    "COMMAND|LIST",
+    "[FILTERBY <MODULE module | ACLCAT category | PATTERN pattern>]",
+    arity=-2,
+    since="7.0.0",
+    tips=_UNORDERED,
+)
+def command_list(_session: Session, *words: bytes) -> Reply:
+    """Returns the names of all commands, or of those that a filter picks."""
+    entries = list(every())
+    if not words:
+        return [entry.name.encode("ascii") for entry in entries]
+    if len(words) != 3 or words[0].upper() != b"FILTERBY":
+        raise Error(errors.SYNTAX)
+    entries += [subcommand for entry in every() for subcommand in every(entry.subcommands)]
+    names: list[Reply] = []
+    match words[1].upper():
+        case b"MODULE":
+            pass
+        case b"ACLCAT":
+            wanted = words[2].lower().decode("latin-1")
+            names += [entry.name.encode("ascii") for entry in entries if wanted in categories(entry)]
+        case b"PATTERN":
+            matches = compile_glob(words[2].lower())
+            names += [name for name in (entry.name.encode("ascii") for entry in entries) if matches(name)]
+        case _:
+            raise Error(errors.SYNTAX)
+    return names
+
+
+@_command("COMMAND|DOCS", "[command-name [command-name ...]]", arity=-2, since="7.0.0", tips=_UNORDERED)
+def command_docs(_session: Session, *names: bytes) -> Reply:
+    """Returns the documentation of the named commands, or of all."""
+    entries = map(_named, names) if names else every()
+    return {entry.name.encode("ascii"): _docs(entry) for entry in entries if entry is not None}
+
+
+def _docs(entry: Command) -> Reply:
+    docs: dict[bytes, Reply] = {
+        b"summary": entry.summary.encode("utf-8"),
+        b"since": entry.since.encode("ascii"),
+        b"group": entry.group.value.encode("ascii"),
+        b"complexity": entry.complexity.encode("utf-8"),
+    }
+    if entry.syntax and not entry.subcommands:
+        docs[b"arguments"] = parse_syntax(entry.syntax)
+    if entry.subcommands:
+        docs[b"subcommands"] = {sub.name.encode("ascii"): _docs(sub) for sub in every(entry.subcommands)}
+    return docs
+
+
+@_command("COMMAND|GETKEYS", "command [argument ...]", arity=-3, since="2.8.13", complexity="O(N), N arguments")
+def command_getkeys(_session: Session, *words: bytes) -> Reply:
+    """Returns the keys among the arguments of a command."""
+    entry = _whole_command(words)
+    return [words[index] for index in _key_places(entry, len(words))]
+
+
+@_command(
+    "COMMAND|GETKEYSANDFLAGS",
+    "command [argument ...]",
+    arity=-3,
+    since="7.0.0",
+    complexity="O(N), N arguments",
+)
+def command_getkeysandflags(_session: Session, *words: bytes) -> Reply:
+    """Returns the keys among the arguments of a command, and what it does to each."""
+    entry = _whole_command(words)
+    assert entry.keys is not None
+    found: list[Reply] = []
+    for number, index in enumerate(_key_places(entry, len(words))):
+        access = entry.keys.second if number and entry.keys.second else entry.keys.access
+        found.append([words[index], Set(_simple(access.split()))])
+    return found
+
+
+def _whole_command(words: tuple[bytes, ...]) -> Command:
+    entry = find(COMMANDS, words[0])
+    if entry is not None and entry.subcommands and len(words) > 1:
+        entry = find(entry.subcommands, words[1])
+    if entry is None:
+        raise Error("ERR Invalid command specified")
+    if entry.keys is None:
+        raise Error("ERR The command has no key arguments")
+    if len(words) < entry.minimum or (entry.maximum is not None and len(words) > entry.maximum):
+        raise Error("ERR Invalid number of arguments specified for command")
+    return entry
+
+
+def _key_places(entry: Command, count: int) -> range:
+    keys = entry.keys
+    assert keys is not None
+    return range(keys.first, (keys.last if keys.last >= 0 else count + keys.last) + 1, keys.step)
+
+
+# HELP
+
+
+@command(
+    "HELP",
+    "[command]",
+    group=Group.CONNECTION,
+    runs=Runs.ON_SESSION,
+    arity=-1,
+    flags=Flags.LOADING | Flags.STALE,
+)
+def help_(_session: Session, *words: bytes) -> Verbatim:
+    """Explains a command, or lists them all. For people on telnet; an addition of kvserver."""
+    if not words:
+        return Verbatim(_overview().encode("utf-8"))
+    entry = _named(b"|".join(words[:2])) or _named(words[0])
+    if entry is None:
+        raise Error(f"ERR there is no command '{errors.quote(words[0])}'; HELP lists them")
+    return Verbatim(_explanation(entry).encode("utf-8"))
+
+
+def _overview() -> str:
+    lines = ["Commands (HELP command explains one; QUIT leaves):"]
+    for group in Group:
+        names = sorted(entry.name.upper() for entry in every() if entry.group is group)
+        lines += ["", f"{group.value}:", f"  {' '.join(names)}"]
+    return "\n".join(lines)
+
+
+def _explanation(entry: Command) -> str:
+    usage = f"{entry.name.replace('|', ' ').upper()} {entry.syntax}".rstrip()
+    lines = [usage, "", *(line.strip() for line in (entry.handler.__doc__ or "").strip().splitlines())]
+    lines += ["", f"Complexity: {entry.complexity}. Since: {entry.since}."]
+    lines += [f"  {sub.name.replace('|', ' ').upper()}: {sub.summary}" for sub in every(entry.subcommands)]
+    return "\n".join(lines)
+
+
+def add_help(container: str, *, flags: Flags, group: Group, since: str, extra: tuple[str, ...] = ()) -> None:
+    """Give a container command its HELP subcommand: an array of lines, as redis-cli and people expect it."""
+
+    @command(
+        f"{container}|HELP",
+        "",
+        group=group,
+        runs=Runs.ON_SESSION,
+        arity=2,
+        flags=flags,
+        since=since,
+        categories=extra,
+    )
+    def help_lines(_session: Session) -> Reply:
+        """Explains the subcommands."""
+        lines = [f"{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"]
+        for entry in every(COMMANDS[container.encode("ascii")].subcommands):
+            lines += [
+                f"{entry.name.partition('|')[2].upper()} {entry.syntax}".rstrip(),
+                f"    {entry.summary}",
+            ]
+        return _simple(lines)
+
+
+_AT_ANY_TIME = Flags.LOADING | Flags.STALE
+add_help("OBJECT", flags=_AT_ANY_TIME, group=Group.GENERIC, since="6.2.0")
+add_help("CLIENT", flags=_AT_ANY_TIME, group=Group.CONNECTION, since="5.0.0")
+add_help("CONFIG", flags=_AT_ANY_TIME, group=Group.SERVER, since="5.0.0")
+add_help("COMMAND", flags=_AT_ANY_TIME, group=Group.SERVER, since="5.0.0", extra=("connection",))
+add_help("FUNCTION", flags=_AT_ANY_TIME, group=Group.SCRIPTING, since="7.0.0")

@@ -1,0 +1,411 @@
+"""Keys: deleting, renaming, copying, listing. Each handler runs with the keyspace lock held."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from kvserver import errors
+from kvserver.commands.arguments import integer
+from kvserver.commands.registry import Flags, Group, Keys, command
+from kvserver.commands.strings import encoding
+from kvserver.protocol.replies import OK, Deferred, Error, Reply, SimpleString
+from kvserver.store.glob import compile_glob
+from kvserver.store.memory import Database, Keyspace
+
+_generic = partial(command, group=Group.GENERIC)
+_READ_FAST = Flags.READONLY | Flags.FAST
+_SUM = ("request_policy:multi_shard", "response_policy:agg_sum")
+_ALL_SHARDS = ("request_policy:all_shards", "response_policy:all_succeeded")
+_PER_KEY = "O(N), N keys"
+_TYPES = (b"string", b"list", b"set", b"zset", b"hash", b"stream")
+
+
+def _delete(db: Database, keys: tuple[bytes, ...]) -> int:
+    return sum(map(db.remove, keys))
+
+
+@_generic(
+    "DEL",
+    "key [key ...]",
+    arity=-2,
+    flags=Flags.WRITE,
+    keys=Keys(1, -1, 1, "RM delete"),
+    complexity=_PER_KEY,
+    tips=_SUM,
+)
+def del_(db: Database, *keys: bytes) -> int:
+    """Deletes keys; returns how many there were."""
+    return _delete(db, keys)
+
+
+@_generic(
+    "UNLINK",
+    "key [key ...]",
+    arity=-2,
+    flags=Flags.WRITE | Flags.FAST,
+    keys=Keys(1, -1, 1, "RM delete"),
+    since="4.0.0",
+    complexity=_PER_KEY,
+    tips=_SUM,
+)
+def unlink(db: Database, *keys: bytes) -> int:
+    """Deletes keys; returns how many there were. The same as DEL here."""
+    return _delete(db, keys)
+
+
+def _count(db: Database, keys: tuple[bytes, ...]) -> int:
+    return sum(db.get(key) is not None for key in keys)
+
+
+@_generic(
+    "EXISTS",
+    "key [key ...]",
+    arity=-2,
+    flags=_READ_FAST,
+    keys=Keys(1, -1, 1, "RO"),
+    complexity=_PER_KEY,
+    tips=_SUM,
+)
+def exists(db: Database, *keys: bytes) -> int:
+    """Returns how many of the keys exist; one that is named twice counts twice."""
+    return sum(db.peek(key) is not None for key in keys)
+
+
+@_generic(
+    "TOUCH",
+    "key [key ...]",
+    arity=-2,
+    flags=_READ_FAST,
+    keys=Keys(1, -1, 1, "RO"),
+    since="3.2.1",
+    complexity=_PER_KEY,
+    tips=_SUM,
+)
+def touch(db: Database, *keys: bytes) -> int:
+    """Counts as an access to the keys; returns how many of them exist."""
+    return _count(db, keys)
+
+
+@_generic("TYPE", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO"))
+def type_(db: Database, key: bytes) -> SimpleString:
+    """Returns the type of a key's value: string, or none if there is no such key."""
+    return SimpleString(b"none" if db.peek(key) is None else b"string")
+
+
+def _rename(db: Database, key: bytes, newkey: bytes, value: bytes) -> None:
+    deadline = db.deadline(key)
+    db.remove(key)
+    db.put(newkey, value)
+    if deadline is not None:
+        db.expire_at(newkey, deadline)
+
+
+@_generic(
+    "RENAME",
+    "key newkey",
+    arity=3,
+    flags=Flags.WRITE,
+    keys=Keys(1, 2, 1, "RW access delete", second="OW update"),
+)
+def rename(db: Database, key: bytes, newkey: bytes) -> SimpleString:
+    """Renames a key, with its time to live; a key that had the new name is replaced."""
+    value = db.peek(key)
+    if value is None:
+        raise Error(errors.NO_SUCH_KEY)
+    if key != newkey:
+        _rename(db, key, newkey, value)
+    return OK
+
+
+@_generic(
+    "RENAMENX",
+    "key newkey",
+    arity=3,
+    flags=Flags.WRITE | Flags.FAST,
+    keys=Keys(1, 2, 1, "RW access delete", second="OW insert"),
+)
+def renamenx(db: Database, key: bytes, newkey: bytes) -> int:
+    """Renames a key only if the new name is free; 1 if it was renamed, 0 if not."""
+    value = db.peek(key)
+    if value is None:
+        raise Error(errors.NO_SUCH_KEY)
+    if db.peek(newkey) is not None:
+        return 0
+    _rename(db, key, newkey, value)
+    return 1
+
+
+@_generic(
+    "COPY",
+    "source destination [DB destination-db] [REPLACE]",
+    arity=-3,
+    flags=Flags.WRITE | Flags.DENYOOM,
+    keys=Keys(1, 2, 1, "RO access", second="OW update"),
+    since="6.2.0",
+)
+def copy(db: Database, source: bytes, destination: bytes, *words: bytes) -> int:
+    """Copies a key with its time to live, to another database if one is named; 1 if it was copied, 0 if not."""
+    target, replace = _copy_options(db, words)
+    if target is db and source == destination:
+        raise Error(errors.SAME_OBJECT)
+    value = db.get(source)
+    if value is None or (target.peek(destination) is not None and not replace):
+        return 0
+    deadline = db.deadline(source)
+    target.put(destination, value)
+    if deadline is not None:
+        target.expire_at(destination, deadline)
+    return 1
+
+
+def _copy_options(db: Database, words: tuple[bytes, ...]) -> tuple[Database, bool]:
+    target, replace = db, False
+    rest = iter(words)
+    for word in rest:
+        match word.upper():
+            case b"REPLACE":
+                replace = True
+            case b"DB" if (index := next(rest, None)) is not None:
+                target = _numbered(db.keyspace, index)
+            case _:
+                raise Error(errors.SYNTAX)
+    return target, replace
+
+
+def _numbered(keyspace: Keyspace, index: bytes, fault: str = errors.NOT_AN_INTEGER) -> Database:
+    return keyspace.databases[database_index(keyspace, index, fault)]
+
+
+def database_index(keyspace: Keyspace, text: bytes, fault: str = errors.NOT_AN_INTEGER) -> int:
+    """The number of a database.
+
+    Raises:
+        Error: ``fault`` if it is no 32-bit number, else that the index is out of range.
+    """
+    index = integer(text, fault)
+    if not -(2**31) <= index < 2**31:
+        raise Error(fault)
+    if not 0 <= index < len(keyspace.databases):
+        raise Error(errors.DB_OUT_OF_RANGE)
+    return index
+
+
+@_generic("MOVE", "key db", arity=3, flags=Flags.WRITE | Flags.FAST, keys=Keys(1, 1, 1, "RW access update"))
+def move(db: Database, key: bytes, index: bytes) -> int:
+    """Moves a key with its time to live to another database; 1 if it was moved, 0 if not."""
+    target = _numbered(db.keyspace, index)
+    if target is db:
+        raise Error(errors.SAME_OBJECT)
+    value = db.peek(key)
+    if value is None or target.peek(key) is not None:
+        return 0
+    deadline = db.deadline(key)
+    db.remove(key)
+    target.put(key, value)
+    if deadline is not None:
+        target.expire_at(key, deadline)
+    return 1
+
+
+@command(
+    "SWAPDB",
+    "index1 index2",
+    group=Group.SERVER,
+    arity=3,
+    flags=Flags.WRITE | Flags.FAST,
+    since="4.0.0",
+    categories=("keyspace", "dangerous"),
+)
+def swapdb(db: Database, index1: bytes, index2: bytes) -> SimpleString:
+    """Exchanges two databases, for every client at once."""
+    first = integer(index1, "ERR invalid first DB index")
+    second = integer(index2, "ERR invalid second DB index")
+    if not {first, second} <= set(range(len(db.keyspace.databases))):
+        raise Error(errors.DB_OUT_OF_RANGE)
+    db.keyspace.swap(first, second)
+    return OK
+
+
+@_generic(
+    "RANDOMKEY",
+    "",
+    arity=1,
+    flags=Flags.READONLY,
+    complexity="O(N), N keys in the database",
+    tips=("request_policy:all_shards", "response_policy:special", "nondeterministic_output"),
+)
+def randomkey(db: Database) -> bytes | None:
+    """Returns any one key, null if there is none."""
+    return db.random_key()
+
+
+@_generic(
+    "KEYS",
+    "pattern",
+    arity=2,
+    flags=Flags.READONLY,
+    complexity="O(N), N keys in the database",
+    categories=("dangerous",),
+    tips=("request_policy:all_shards", "nondeterministic_output_order"),
+)
+def keys(db: Database, pattern: bytes) -> Deferred:
+    """Returns every key that matches a glob pattern; other clients are served meanwhile."""
+    live = db.live_keys()
+    matches = compile_glob(pattern)
+    return lambda: [key for key in live() if matches(key)]
+
+
+@_generic(
+    "SCAN",
+    "cursor [MATCH pattern] [COUNT count] [TYPE type]",
+    arity=-2,
+    flags=Flags.READONLY,
+    since="2.8.0",
+    complexity="O(1) a call, O(N) for all calls and for cursor 0",
+    tips=("nondeterministic_output", "request_policy:special", "response_policy:special"),
+)
+def scan(db: Database, cursor: bytes, *words: bytes) -> Deferred:
+    """Walks the keys, some at a call; every key that is there during the whole walk is returned exactly once.
+
+    The walk begins with cursor 0 and ends when 0 comes back.
+    """
+    place = _cursor(cursor)
+    pattern, count, wanted = _scan_options(words)
+    take = db.take_snapshot(fresh=place == 0)
+
+    def finish() -> Reply:
+        following, found = take().walk(place, count)
+        if not following:
+            db.drop_snapshot()
+        matches = compile_glob(pattern)
+        shown: list[Reply] = [key for key in db.still_there(found) if matches(key)]
+        return [b"%d" % following, shown if wanted in (None, b"string") else []]
+
+    return finish
+
+
+def _cursor(text: bytes) -> int:
+    if not (text.isdigit() and len(text) <= 20) or int(text) >= 2**64:
+        raise Error(errors.BAD_CURSOR)
+    return int(text)
+
+
+def _scan_options(words: tuple[bytes, ...]) -> tuple[bytes, int, bytes | None]:
+    pattern, count, wanted = b"*", 10, None
+    rest = iter(words)
+    for word in rest:
+        value = next(rest, None)
+        if value is None:
+            raise Error(errors.SYNTAX)
+        match word.upper():
+            case b"MATCH":
+                pattern = value
+            case b"COUNT":
+                count = integer(value)
+                if count < 1:
+                    raise Error(errors.SYNTAX)
+            case b"TYPE":
+                wanted = value.lower()
+                if wanted not in _TYPES:
+                    raise Error(f"ERR unknown type name '{errors.quote(value)}'")
+            case _:
+                raise Error(errors.SYNTAX)
+    return pattern, count, wanted
+
+
+@command(
+    "DBSIZE",
+    "",
+    group=Group.SERVER,
+    arity=1,
+    flags=_READ_FAST,
+    categories=("keyspace",),
+    tips=("request_policy:all_shards", "response_policy:agg_sum"),
+)
+def dbsize(db: Database) -> int:
+    """Returns how many keys the selected database holds."""
+    return len(db.values)
+
+
+_flush = partial(
+    command,
+    syntax="[ASYNC | SYNC]",
+    group=Group.SERVER,
+    arity=-1,
+    flags=Flags.WRITE,
+    complexity="O(N), N keys",
+    categories=("keyspace", "dangerous"),
+    tips=_ALL_SHARDS,
+)
+
+
+def _check_mode(words: tuple[bytes, ...]) -> None:
+    if len(words) > 1 or (words and words[0].upper() not in (b"ASYNC", b"SYNC")):
+        raise Error(errors.SYNTAX)
+
+
+@_flush("FLUSHDB")
+def flushdb(db: Database, *words: bytes) -> Deferred:
+    """Deletes every key of the selected database."""
+    _check_mode(words)
+    old = [db.flush()]
+    return lambda: _let_go(old)
+
+
+@_flush("FLUSHALL")
+def flushall(db: Database, *words: bytes) -> Deferred:
+    """Deletes every key of every database."""
+    _check_mode(words)
+    old = db.keyspace.flush()
+    return lambda: _let_go(old)
+
+
+def _let_go(contents: list[dict[bytes, bytes]]) -> SimpleString:
+    """Freeing millions of keys takes long, and is done without the lock."""
+    contents.clear()
+    return OK
+
+
+# OBJECT
+
+_object = partial(
+    _generic,
+    syntax="key",
+    arity=3,
+    flags=Flags.READONLY,
+    keys=Keys(2, 2, 1, "RO"),
+    since="2.2.3",
+    tips=("nondeterministic_output",),
+)
+
+
+@_generic("OBJECT", "subcommand [argument ...]", arity=-2, since="2.2.3", categories=("!keyspace",))
+def object_(_db: Database) -> Reply:
+    """Tells about a value, by its subcommands."""
+    raise AssertionError("a container is never run")
+
+
+@_object("OBJECT|ENCODING")
+def object_encoding(db: Database, key: bytes) -> bytes | None:
+    """Returns how Valkey would hold the value of a key: int, embstr or raw."""
+    value = db.peek(key)
+    return None if value is None else encoding(db, key, value)
+
+
+@_object("OBJECT|FREQ", since="4.0.0")
+def object_freq(db: Database, key: bytes) -> None:
+    """Returns how often a key is used, when an LFU policy counts it."""
+    if db.peek(key) is not None:
+        raise Error(errors.LFU_NOT_SELECTED)
+
+
+@_object("OBJECT|IDLETIME")
+def object_idletime(db: Database, key: bytes) -> int | None:
+    """Returns the seconds since a key was last used. Recorded from the first time anyone asks."""
+    return None if db.peek(key) is None else db.idle_ms(key) // 1000
+
+
+@_object("OBJECT|REFCOUNT")
+def object_refcount(db: Database, key: bytes) -> int | None:
+    """Returns 1: values are not shared."""
+    return None if db.peek(key) is None else 1

@@ -1,0 +1,171 @@
+"""The table of commands: one row above each handler says all that is known about the command.
+
+The row's facts (arity, flags, key positions) make COMMAND INFO and the checks in dispatch; its syntax line makes
+COMMAND DOCS and HELP. Nothing is listed anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, Flag, auto
+from typing import Any, TypeVar
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
+class Group(Enum):
+    """The family a command belongs to: its heading in the docs, and its access category."""
+
+    STRING = "string"
+    GENERIC = "generic"
+    CONNECTION = "connection"
+    SERVER = "server"
+    SCRIPTING = "scripting"
+
+
+class Flags(Flag):
+    """What COMMAND INFO tells about a command; the names are those clients know."""
+
+    NONE = 0
+    WRITE = auto()
+    READONLY = auto()
+    DENYOOM = auto()
+    ADMIN = auto()
+    NOSCRIPT = auto()
+    BLOCKING = auto()
+    LOADING = auto()
+    STALE = auto()
+    FAST = auto()
+    NO_AUTH = auto()
+    NO_MULTI = auto()
+    ALLOW_BUSY = auto()
+
+
+class Runs(Enum):
+    """What a handler is given first, and what dispatch does around it."""
+
+    ON_DATABASE = auto()
+    """Gets the selected ``Database``; the keyspace lock is held for the whole call."""
+    ON_SESSION = auto()
+    """Gets the ``Session``; no lock is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where a command's keys are: first and last argument (negative from the end) and step; and what it does to them.
+
+    ``access`` is in COMMAND INFO's words, for example ``"RO access"``. A second key with other access is ``second``.
+    """
+
+    first: int
+    last: int
+    step: int
+    access: str
+    second: str | None = None
+
+
+@dataclass(slots=True)
+class Command:
+    """One command or subcommand."""
+
+    name: str  # lower case; a subcommand as "container|name"
+    handler: Callable[..., Any]
+    runs: Runs
+    group: Group
+    minimum: int  # words, with the name (and the container's)
+    maximum: int | None
+    flags: Flags
+    keys: Keys | None
+    syntax: str
+    since: str
+    complexity: str
+    categories: tuple[str, ...]
+    tips: tuple[str, ...]
+    subcommands: dict[bytes, Command] = field(default_factory=dict)
+
+    @property
+    def arity(self) -> int:
+        """As in COMMAND INFO: the number of words, or minus the least number when it varies."""
+        return self.minimum if self.maximum == self.minimum else -self.minimum
+
+    @property
+    def summary(self) -> str:
+        """One sentence: the first line of the handler's docstring."""
+        return (self.handler.__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def words(self) -> int:
+        """How many words name it: 1, or 2 for a subcommand."""
+        return 1 + self.name.count("|")
+
+
+COMMANDS: dict[bytes, Command] = {}
+"""By name, in lower and in upper case; :func:`find` knows every other case."""
+
+
+def command(
+    name: str,
+    syntax: str,
+    *,
+    group: Group,
+    runs: Runs = Runs.ON_DATABASE,
+    arity: int,
+    flags: Flags = Flags.NONE,
+    keys: Keys | None = None,
+    since: str = "1.0.0",
+    complexity: str = "O(1)",
+    categories: tuple[str, ...] = (),
+    tips: tuple[str, ...] = (),
+) -> Callable[[_Handler], _Handler]:
+    """Register the handler below as a command.
+
+    Args:
+        name: in upper case; a subcommand as ``CONTAINER|NAME``, after its container.
+        syntax: the arguments, in the notation of the command documentation; empty for none.
+        group: the family.
+        runs: what the handler is given, and which lock is held.
+        arity: as in COMMAND INFO: the number of words, or minus the least number.
+        flags: as in COMMAND INFO.
+        keys: where the keys are, if it has any.
+        since: the version of Redis (or Valkey) that brought it.
+        complexity: in the usual notation.
+        categories: access categories beyond those that group and flags imply.
+        tips: hints for clients of a cluster, as in COMMAND INFO.
+    """
+
+    def register(handler: _Handler) -> _Handler:
+        maximum = arity if arity > 0 else None
+        _add(
+            Command(
+                name.lower(), handler, runs, group, abs(arity), maximum, flags, keys, syntax, since, complexity,
+                categories, tips,
+            )
+        )  # fmt: skip
+        return handler
+
+    return register
+
+
+def _add(new: Command) -> None:
+    container, _, subcommand = new.name.partition("|")
+    key = (subcommand or container).encode("ascii")
+    table = COMMANDS[container.encode("ascii")].subcommands if subcommand else COMMANDS
+    if key in table:
+        raise AssertionError(f"{new.name} is registered twice")
+    table[key] = table[key.upper()] = new
+
+
+def find(table: dict[bytes, Command], name: bytes) -> Command | None:
+    """Look a name up in any mixture of cases."""
+    found = table.get(name)
+    if found is None and len(name) <= 32:
+        found = table.get(name.lower())
+    return found
+
+
+def every(table: dict[bytes, Command] | None = None) -> Iterator[Command]:
+    """Each command of a table once; of the server's, by default."""
+    for name, entry in (COMMANDS if table is None else table).items():
+        if name == name.lower():
+            yield entry

@@ -1,0 +1,122 @@
+"""A command's syntax line to the ``arguments`` of COMMAND DOCS, from which redis-cli completes and hints.
+
+The notation is that of the command documentation: ``name`` a value, ``NAME`` a literal word, ``[...]`` optional,
+``<a | b>`` and ``[a | b]`` alternatives, ``x [x ...]`` one or more. So a line like
+``key seconds [NX | XX]`` is written once and read by people and programs.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kvserver.protocol.replies import Reply, SimpleString
+
+_TOKEN = re.compile(r"\.\.\.|[\[\]<>|]|[^\s\[\]<>|]+")
+_TYPES = {
+    "key": "key", "newkey": "key", "key1": "key", "key2": "key", "source": "key", "destination": "key",
+    "pattern": "pattern", "seconds": "integer", "milliseconds": "integer", "unix-time-seconds": "unix-time",
+    "unix-time-milliseconds": "unix-time", "count": "integer", "cursor": "integer", "start": "integer",
+    "end": "integer", "offset": "integer", "decrement": "integer", "index": "integer", "index1": "integer",
+    "index2": "integer", "db": "integer", "destination-db": "integer", "numreplicas": "integer", "timeout": "integer",
+    "min-match-len": "integer", "client-id": "integer", "protover": "integer",
+}  # fmt: skip
+
+_Argument = dict[bytes, Reply]
+
+
+def parse_syntax(text: str) -> Reply:
+    """The ``arguments`` of COMMAND DOCS for a syntax line."""
+    parsed: list[Reply] = []
+    parsed += _Parser(_TOKEN.findall(text)).sequence(end=None)
+    return parsed
+
+
+class _Parser:
+    """Recursive descent over the few tokens of a line that is our own."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens = tokens
+        self._position = 0
+
+    def _peek(self) -> str | None:
+        return self._tokens[self._position] if self._position < len(self._tokens) else None
+
+    def _next(self) -> str:
+        self._position += 1
+        return self._tokens[self._position - 1]
+
+    def sequence(self, end: str | None) -> list[_Argument]:
+        """Arguments up to ``end`` or an alternative's bar; ``x [x ...]`` marks what came before as repeatable."""
+        arguments: list[_Argument] = []
+        while (token := self._peek()) is not None and token not in (end, "|"):
+            self._next()
+            if token == "...":
+                continue
+            if token == "[" and self._is_repetition():
+                _flag(arguments[-1], "multiple")
+            elif token in ("[", "<"):
+                argument = self._choice("]" if token == "[" else ">")
+                if token == "[":
+                    _flag(argument, "optional")
+                arguments.append(argument)
+            else:
+                arguments.append(self._word(token))
+        return arguments
+
+    def _is_repetition(self) -> bool:
+        """Whether the bracket just opened is ``[x ...]``; if so it is passed over."""
+        brackets = [n for n, token in enumerate(self._tokens) if token in ("[", "]") and n >= self._position]
+        close = brackets[0]
+        if self._tokens[close] == "[" or self._tokens[close - 1] != "...":
+            return False
+        self._position = close + 1
+        return True
+
+    def _word(self, token: str) -> _Argument:
+        """A value, or a literal with the value that follows it."""
+        if not token.isupper():
+            return _value(token)
+        following = self._peek()
+        if following is None or following in ("]", ">", "|", "[", "<") or following.isupper():
+            return _argument(token.lower(), "pure-token", token)
+        return _value(self._next(), token)
+
+    def _choice(self, end: str) -> _Argument:
+        """What stands between brackets: one argument, a block of several, or alternatives."""
+        alternatives = [self.sequence(end)]
+        while self._peek() == "|":
+            self._next()
+            alternatives.append(self.sequence(end))
+        self._next()
+        if len(alternatives) == 1:
+            return alternatives[0][0] if len(alternatives[0]) == 1 else _group("block", alternatives[0])
+        return _group("oneof", [one[0] if len(one) == 1 else _group("block", one) for one in alternatives])
+
+
+def _argument(name: str, kind: str, token: str | None = None) -> _Argument:
+    argument: _Argument = {b"name": name.encode("ascii"), b"type": kind.encode("ascii")}
+    if kind == "key":
+        argument[b"key_spec_index"] = 0
+    if token is not None:
+        argument[b"token"] = token.encode("ascii")
+    return argument
+
+
+def _value(name: str, token: str | None = None) -> _Argument:
+    argument = _argument(name, _TYPES.get(name, "string"), token)
+    if token is None:
+        argument[b"display_text"] = name.encode("ascii")
+    return argument
+
+
+def _group(kind: str, members: list[_Argument]) -> _Argument:
+    nested: list[Reply] = []
+    nested += members
+    name = b"-".join(bytes(member[b"name"]) for member in members if isinstance(member[b"name"], bytes))
+    return {b"name": name, b"type": kind.encode("ascii"), b"arguments": nested}
+
+
+def _flag(argument: _Argument, flag: str) -> None:
+    flags = argument.setdefault(b"flags", [])
+    assert isinstance(flags, list)
+    flags.append(SimpleString(flag.encode("ascii")))

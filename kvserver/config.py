@@ -1,0 +1,238 @@
+"""Every setting, once: one table makes the flags, the environment, the file, CONFIG GET, the help and the docs.
+
+A setting is a field of :class:`Config`. To add one, add the field; nothing else needs to know its name but the code
+that uses it. Flags win over the environment, the environment over the file, the file over the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting cannot be used; the text says which, why, and what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a setting's text is read and written. ``parse`` raises ValueError with what is accepted."""
+
+    metavar: str
+    parse: Callable[[str], Any]
+    show: Callable[[Any], str] = str
+
+
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or not low <= int(text[:20]) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+_UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3}
+
+
+def _size(text: str) -> int:
+    digits = text.rstrip("bBkKmMgG")
+    unit = _UNITS.get(text[len(digits) :].lower())
+    if unit is None or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+        raise ValueError("bytes, as 1048576, 1024kb or 1mb")
+    return int(digits) * unit
+
+
+def _choice(*choices: str) -> Kind:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text.lower()
+
+    return Kind("|".join(choices), parse)
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(text.replace(",", " ").split())
+    if not hosts:
+        raise ValueError("one or more host names or addresses, separated by commas")
+    return hosts
+
+
+_PORT = Kind("PORT", _whole_number(0, 65535))
+_SIZE = Kind("BYTES", _size)
+_SECONDS = Kind("SECONDS", _whole_number(0, 10**9))
+_TEXT = Kind("TEXT", str)
+_PATH = Kind("PATH", str)
+_HOSTS = Kind("HOST[,HOST...]", _hosts, " ".join)
+
+
+def _count(low: int, high: int) -> Kind:
+    return Kind("N", _whole_number(low, high))
+
+
+def _option(default: Any, kind: Kind, summary: str, *, redis: str | None = None, live: bool = False) -> Any:
+    """One row: the default, how it is read, what it does, its name in CONFIG GET, whether CONFIG SET may change it."""
+    return field(default=default, metadata={"kind": kind, "summary": summary, "redis": redis, "live": live})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of a server, checked. Times are in seconds and sizes in bytes unless the name says otherwise."""
+
+    host: tuple[str, ...] = _option(
+        ("127.0.0.1", "::1"),
+        _HOSTS,
+        "Addresses to listen on. The default is this machine only.",
+        redis="bind",
+    )
+    port: int = _option(6379, _PORT, "TCP port; 0 takes a free one.", redis="port")
+    unix_socket: str = _option("", _PATH, "Listen on this Unix socket too.", redis="unixsocket")
+    databases: int = _option(16, _count(1, 10_000), "Number of databases for SELECT.", redis="databases")
+    maxclients: int = _option(
+        10_000,
+        _count(1, 1_000_000),
+        "Connections at a time; more are refused.",
+        redis="maxclients",
+        live=True,
+    )
+    log_level: str = _option(
+        "info",
+        _choice("debug", "info", "warning", "error"),
+        "What to log, on standard error.",
+        redis="loglevel",
+    )
+    log_format: str = _option("console", _choice("console", "json"), "How log lines look: for people, or for machines.")
+    request_timeout: int = _option(
+        60,
+        _SECONDS,
+        "Close a connection whose command has not arrived whole after this time; 0 waits.",
+        live=True,
+    )
+    write_timeout: int = _option(
+        60, _SECONDS, "Close a connection that takes no reply bytes for this time; 0 waits.", live=True
+    )
+    tcp_keepalive: int = _option(
+        300,
+        _SECONDS,
+        "Probe idle TCP connections after this time; 0 does not.",
+        redis="tcp-keepalive",
+        live=True,
+    )
+    tcp_backlog: int = _option(511, _count(1, 65_535), "Connections waiting to be accepted.", redis="tcp-backlog")
+    max_bulk_length: int = _option(
+        512 * 1024**2, _SIZE, "The longest argument or value.", redis="proto-max-bulk-len", live=True
+    )
+    max_command_length: int = _option(
+        1024**3,
+        _SIZE,
+        "The longest command, all arguments together.",
+        redis="client-query-buffer-limit",
+        live=True,
+    )
+    debug_command: str = _option(
+        "no",
+        _choice("no", "local", "yes"),
+        "Who may use DEBUG, which is for tests.",
+        redis="enable-debug-command",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the table, as the code that presents settings sees it."""
+
+    name: str
+    default: Any
+    kind: Kind
+    summary: str
+    redis: str | None
+    live: bool
+
+    @property
+    def flag(self) -> str:
+        """For the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """For the environment."""
+        return "KVSERVER_" + self.name.upper()
+
+    @property
+    def config_name(self) -> str:
+        """For CONFIG GET and SET, and the file: Redis' name where Redis has the setting."""
+        return self.redis or self.name.replace("_", "-")
+
+    def parse(self, text: str, source: str) -> Any:
+        """The setting's value; ``source`` names where the text was found.
+
+        Raises:
+            ConfigError: with one line that says what is accepted.
+        """
+        try:
+            return self.kind.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{source}: {text[:60]!r} will not do; it takes {error}.") from None
+
+
+OPTIONS: tuple[Option, ...] = tuple(
+    Option(f.name, f.default, f.metadata["kind"], f.metadata["summary"], f.metadata["redis"], f.metadata["live"])
+    for f in dataclasses.fields(Config)
+)
+_BY_FILE_NAME = {name: option for option in OPTIONS for name in (option.name.replace("_", "-"), option.config_name)}
+_NOT_SETTINGS = {"KVSERVER_CONFIG"}
+
+
+def load(flags: Mapping[str, str], environment: Mapping[str, str] | None = None, file: str | None = None) -> Config:
+    """Settle every setting.
+
+    Args:
+        flags: option name to text, for the flags that were given.
+        environment: where ``KVSERVER_*`` is looked up; the process's own by default.
+        file: a TOML file; ``KVSERVER_CONFIG`` names one when this is None.
+
+    Raises:
+        ConfigError: with one line for the first thing that is wrong.
+    """
+    environment = os.environ if environment is None else environment
+    file = file or environment.get("KVSERVER_CONFIG")
+    values = _from_file(file) if file else {}
+    values |= _from_environment(environment)
+    by_name = {option.name: option for option in OPTIONS}
+    values |= {name: by_name[name].parse(text, by_name[name].flag) for name, text in flags.items()}
+    return Config(**values)
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    known = {option.variable: option for option in OPTIONS}
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if variable in known:
+            values[known[variable].name] = known[variable].parse(text, variable)
+        elif variable.startswith("KVSERVER_") and variable not in _NOT_SETTINGS:
+            raise ConfigError(f"{variable}: there is no such setting; kvserver --help lists them.")
+    return values
+
+
+def _from_file(file: str) -> dict[str, Any]:
+    try:
+        with Path(file).open("rb") as source:
+            settings = tomllib.load(source)
+    except OSError as error:
+        raise ConfigError(f"--config {file}: cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: is not TOML: {error}.") from None
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        option = _BY_FILE_NAME.get(name.replace("_", "-"))
+        if option is None:
+            raise ConfigError(f"--config {file}: there is no setting {name!r}; kvserver --help lists them.")
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        values[option.name] = option.parse(text, f"--config {file}: {name}")
+    return values

@@ -1,0 +1,183 @@
+"""One connection's thread, from accept to close: recv, decode, dispatch, one send for the whole batch, and again.
+
+The thread that runs :meth:`Connection.run` is the only one that reads, writes or closes the socket. Others may only
+wake it, with ``shutdown``, through :meth:`Connection.finish` and :meth:`Connection.abort`.
+
+Waiting is left to the kernel: the socket blocks, with ``SO_SNDTIMEO`` and, while a command is half received,
+``SO_RCVTIMEO``. A Python-level timeout would cost a ``poll`` before every ``recv`` and ``send``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterable
+
+from kvserver.dispatch import execute
+from kvserver.observe.log import get_logger
+from kvserver.protocol.decoder import Decoder, Limits, ProtocolError
+from kvserver.protocol.encoder import encode_error
+from kvserver.session import Replies, Session
+
+_RECV_MIN = 4 * 1024
+_RECV_MAX = 256 * 1024
+_SEND_AT = 64 * 1024
+"""Replies are sent when the batch is done, or when this many bytes are waiting: a client that asks for more than it
+reads is held back by its own socket, not by the server's memory."""
+_LINGER_SECONDS = 1
+_LINGER_BYTES = 1024 * 1024
+
+
+class Connection:
+    """A client's socket and the session that goes with it."""
+
+    def __init__(self, sock: socket.socket, session: Session) -> None:
+        self._sock = sock
+        self._session = session
+        self._decoder = Decoder(Limits())
+        self._stopping = False
+
+    # Called by other threads
+
+    def finish(self) -> None:
+        """Let the command in progress be answered, then close: ``recv`` returns as if the client had closed."""
+        self._stopping = True
+        self._shut(socket.SHUT_RD)
+
+    def abort(self) -> None:
+        """Close at once, also out of a ``send`` that the client does not take."""
+        self._stopping = True
+        self._shut(socket.SHUT_RDWR)
+
+    def _shut(self, how: int) -> None:
+        with contextlib.suppress(OSError):  # the client was quicker
+            self._sock.shutdown(how)
+
+    # The connection's own thread
+
+    def run(self) -> None:
+        """Serve until either side has had enough, then close the socket."""
+        state = self._session.state
+        try:
+            self._serve()
+        except (BlockingIOError, TimeoutError):
+            get_logger().warning("connection.stalled", client=self._session.id)
+        except OSError:
+            get_logger().debug("connection.lost", client=self._session.id)
+        finally:
+            state.clients.remove(self._session)  # first: whoever finds it listed may still shut the socket down
+            state.retire(self._session)
+            self._sock.close()
+
+    def _serve(self) -> None:
+        session, decoder, sock = self._session, self._decoder, self._sock
+        size = _RECV_MIN
+        deadline = 0.0  # for the rest of a half-received command; 0 while there is none
+        while not self._stopping:
+            received = sock.recv(size)
+            if not received:
+                return
+            # Large reads are worth their buffer only while the client fills it.
+            size = min(_RECV_MAX, size * 2) if len(received) == size else _RECV_MIN
+            session.reads += 1
+            session.received += len(received)
+            session.active = time.monotonic()
+            decoder.limits = session.state.limits
+            try:
+                self._answer(decoder.feed(received))
+            except ProtocolError as error:
+                self._refuse(error)
+                return
+            if session.closing or session.dropped:
+                if not session.dropped:
+                    self._linger()
+                return
+            if decoder.pending or deadline:
+                deadline = self._watch(deadline)
+
+    def _answer(self, commands: Iterable[list[bytes]]) -> None:
+        """Run a batch of commands and send the replies, those before a protocol error included."""
+        session = self._session
+        replies: list[bytes] = []
+        waiting = 0
+        try:
+            for words in commands:
+                reply = execute(session, words)
+                session.commands += 1
+                if session.replies is not Replies.ON and not self._is_answered():
+                    continue
+                encoded = session.encode(reply)
+                replies.append(encoded)
+                waiting += len(encoded)
+                if waiting >= _SEND_AT:
+                    self._send(replies)
+                    waiting = 0
+                if session.closing or session.dropped or self._stopping:
+                    break
+        finally:
+            if replies and not session.dropped:
+                self._send(replies)
+
+    def _is_answered(self) -> bool:
+        """Whether CLIENT REPLY lets the command just run be answered."""
+        session = self._session
+        if session.replies is Replies.SKIP_NEXT:
+            session.replies = Replies.SKIPPING
+        elif session.replies is Replies.SKIPPING:
+            session.replies = Replies.ON
+        return False
+
+    def _send(self, replies: list[bytes]) -> None:
+        data = replies[0] if len(replies) == 1 else b"".join(replies)
+        replies.clear()
+        self._sock.sendall(data)
+        self._session.writes += 1
+        self._session.sent += len(data)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Say what was wrong with the framing, and close."""
+        self._session.state.stats.count_error("ERR")
+        get_logger().info("connection.protocol_error", client=self._session.id, error=str(error).partition("'")[0])
+        self._send([encode_error(f"ERR Protocol error: {error}")])
+        self._linger()
+
+    def _linger(self) -> None:
+        """Take in what the client has already sent, for a moment.
+
+        Closing with unread input makes the kernel send a reset, which may destroy the last reply on its way.
+        """
+        self._sock.shutdown(socket.SHUT_WR)
+        set_timeout(self._sock, socket.SO_RCVTIMEO, _LINGER_SECONDS)
+        until, budget = time.monotonic() + _LINGER_SECONDS, _LINGER_BYTES
+        while budget > 0 and time.monotonic() < until and (rest := self._sock.recv(_RECV_MAX)):
+            budget -= len(rest)
+
+    def _watch(self, deadline: float) -> float:
+        """Keep the deadline of a half-received command; returns it, or 0 when no command is pending."""
+        self._session.pending_input = self._decoder.held
+        limit = self._session.state.config.request_timeout
+        now = time.monotonic()
+        if not self._decoder.pending or not limit:
+            set_timeout(self._sock, socket.SO_RCVTIMEO, 0)
+            return 0.0
+        if not deadline:
+            set_timeout(self._sock, socket.SO_RCVTIMEO, limit)
+            return now + limit
+        if now >= deadline:
+            raise TimeoutError
+        return deadline
+
+
+def set_timeout(sock: socket.socket, option: int, seconds: float) -> None:
+    """Set ``SO_RCVTIMEO`` or ``SO_SNDTIMEO`` of a blocking socket; 0 waits for ever.
+
+    When it passes without a byte, ``recv`` or ``send`` raises BlockingIOError.
+    """
+    if sys.platform == "win32":
+        sock.setsockopt(socket.SOL_SOCKET, option, int(seconds * 1000))
+    else:
+        whole = int(seconds)
+        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", whole, int((seconds - whole) * 1_000_000)))

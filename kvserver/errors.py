@@ -1,0 +1,78 @@
+"""Every error reply's text, each once. No logic but filling in a name.
+
+The texts are those of Valkey, which clients match on; ``protocol.md`` lists them with the connection's fate.
+A text is raised as ``Error(SYNTAX)``, a new exception each time: one that is kept and raised again would
+gather tracebacks for ever, and be shared between threads.
+"""
+
+from __future__ import annotations
+
+from kvserver.protocol.replies import Error
+
+SYNTAX = "ERR syntax error"
+NOT_AN_INTEGER = "ERR value is not an integer or out of range"
+NOT_POSITIVE = "ERR value is out of range, must be positive"
+NOT_A_FLOAT = "ERR value is not a valid float"
+OVERFLOW = "ERR increment or decrement would overflow"
+DECREMENT_OVERFLOW = "ERR decrement would overflow"
+NAN_OR_INFINITY = "ERR increment would produce NaN or Infinity"
+NO_SUCH_KEY = "ERR no such key"
+SAME_OBJECT = "ERR source and destination objects are the same"
+OFFSET_OUT_OF_RANGE = "ERR offset is out of range"
+STRING_TOO_LONG = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
+DB_OUT_OF_RANGE = "ERR DB index is out of range"
+BAD_CURSOR = "ERR invalid cursor"
+EXPIRE_NX_WITH_OTHERS = "ERR NX and XX, GT or LT options at the same time are not compatible"
+EXPIRE_GT_AND_LT = "ERR GT and LT options at the same time are not compatible"
+LCS_LEN_AND_IDX = "ERR If you want both the length and indexes, please just use IDX."
+LFU_NOT_SELECTED = (
+    "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when "
+    "switching between policies at runtime LRU and LFU data will take some time to adjust."
+)
+WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled."
+NO_PASSWORD_SET = (
+    "ERR AUTH <password> called without any password configured for the default user. "
+    "Are you sure your configuration is correct?"
+)
+UNSUPPORTED_PROTOCOL = "NOPROTO unsupported protocol version"
+PROTOCOL_NOT_AN_INTEGER = "ERR Protocol version is not an integer or out of range"
+BAD_CLIENT_NAME = "ERR Client names cannot contain spaces, newlines or special characters."
+NO_SUCH_CLIENT = "ERR No such client"
+OUT_OF_MEMORY = "OOM command not allowed: the server has no memory left for it."
+INTERNAL = "ERR internal error; the server's log has the details"
+MAX_CLIENTS = "ERR max number of clients reached"
+NO_THREAD = "ERR the server cannot start another thread; try again later"
+NEGATIVE_TIMEOUT = "ERR timeout is negative"
+
+_QUOTED_BYTES = 128
+"""How much of a client's own text an error repeats."""
+
+
+def quote(raw: bytes, limit: int = _QUOTED_BYTES) -> str:
+    """A client's bytes for use in an error: cut to ``limit`` bytes and still binary-safe."""
+    return raw[:limit].decode("utf-8", "surrogateescape")
+
+
+def unknown_command(command: list[bytes]) -> Error:
+    """Quotes the name and as many arguments as fit, each within the same small budget."""
+    shown = ""
+    for argument in command[1:]:
+        if len(shown) >= _QUOTED_BYTES:
+            break
+        shown += f"'{quote(argument, _QUOTED_BYTES - len(shown))}' "
+    return Error(f"ERR unknown command '{quote(command[0])}', with args beginning with: {shown}")
+
+
+def unknown_subcommand(container: str, given: bytes) -> Error:
+    """For CLIENT, CONFIG and the other commands that have subcommands."""
+    return Error(f"ERR unknown subcommand '{quote(given)}'. Try {container.upper()} HELP.")
+
+
+def wrong_arity(name: str) -> Error:
+    """``name`` in lower case, a subcommand as ``container|name``."""
+    return Error(f"ERR wrong number of arguments for '{name}' command")
+
+
+def invalid_expire(name: str) -> Error:
+    """A time to live that is not positive or does not fit 64 bits of milliseconds."""
+    return Error(f"ERR invalid expire time in '{name}' command")

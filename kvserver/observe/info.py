@@ -1,0 +1,266 @@
+"""INFO: facts and counters under the names that monitoring tools read. Reads only; takes no lock for long.
+
+A counter of a live connection is read while its thread raises it: each is one whole number, so it may be a moment
+old but never wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvserver.version import REDIS_VERSION, __version__
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from kvserver.state import State
+
+_Fields = dict[str, object]
+
+
+def report(state: State, wanted: Iterable[str]) -> bytes:
+    """The named sections (lower case), in their fixed order."""
+    wanted = set(wanted)
+    sections = [
+        "\r\n".join([f"# {name.capitalize()}", *(f"{key}:{value}" for key, value in make(state).items()), ""])
+        for name, make in INFO_SECTIONS.items()
+        if name in wanted
+    ]
+    return "\r\n".join(sections).encode("utf-8", "surrogateescape")
+
+
+def _server(state: State) -> _Fields:
+    uptime = int(time.monotonic() - state.started)
+    system = platform.uname()
+    return {
+        "redis_version": REDIS_VERSION,
+        "server_name": "kvserver",
+        "kvserver_version": __version__,
+        "redis_git_sha1": "00000000",
+        "redis_git_dirty": 0,
+        "redis_build_id": 0,
+        "redis_mode": "standalone",
+        "server_mode": "standalone",
+        "os": f"{system.system} {system.release} {system.machine}",
+        "arch_bits": 64 if sys.maxsize > 2**32 else 32,
+        "multiplexing_api": "threads",
+        "python_version": platform.python_version(),
+        "process_id": state.process_id,
+        "run_id": state.run_id,
+        "tcp_port": state.port,
+        "server_time_usec": state.clock() * 1000,
+        "uptime_in_seconds": uptime,
+        "uptime_in_days": uptime // 86400,
+        "executable": sys.executable,
+        "config_file": "",
+        "io_threads_active": 0,
+        **{f"listener{number}": f"name={_kind(at)},bind={at}" for number, at in enumerate(state.addresses)},
+    }
+
+
+def _kind(address: str) -> str:
+    return "unix" if address.startswith("/") else "tcp"
+
+
+def _clients(state: State) -> _Fields:
+    return {
+        "connected_clients": len(state.clients),
+        "cluster_connections": 0,
+        "maxclients": state.config.maxclients,
+        "client_recent_max_input_buffer": 0,
+        "client_recent_max_output_buffer": 0,
+        "blocked_clients": 0,
+        "tracking_clients": 0,
+        "pubsub_clients": 0,
+        "watching_clients": 0,
+        "clients_in_timeout_table": 0,
+        "total_watched_keys": 0,
+        "total_blocking_keys": 0,
+    }
+
+
+def _memory(state: State) -> _Fields:
+    resident, peak = memory_resident(), _memory_peak()
+    peak = max(peak, resident)
+    startup = min(state.memory_at_start, resident)
+    return {
+        "used_memory": resident,
+        "used_memory_human": _human(resident),
+        "used_memory_rss": resident,
+        "used_memory_rss_human": _human(resident),
+        "used_memory_peak": peak,
+        "used_memory_peak_human": _human(peak),
+        "used_memory_peak_perc": f"{100 * resident / max(1, peak):.2f}%",
+        "used_memory_overhead": startup,
+        "used_memory_startup": startup,
+        "used_memory_dataset": resident - startup,
+        "used_memory_dataset_perc": f"{100 * (resident - startup) / max(1, resident):.2f}%",
+        "total_system_memory": _system_memory(),
+        "total_system_memory_human": _human(_system_memory()),
+        "maxmemory": 0,
+        "maxmemory_human": "0B",
+        "maxmemory_policy": "noeviction",
+        "mem_fragmentation_ratio": "1.00",
+        "mem_not_counted_for_evict": 0,
+        "mem_clients_normal": sum(session.pending_input for session in state.clients.sessions()),
+        "mem_aof_buffer": 0,
+        "mem_allocator": "python",
+        "lazyfree_pending_objects": 0,
+    }
+
+
+def memory_resident() -> int:
+    """Resident memory of this process in bytes (the peak, where the system does not tell)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return _memory_peak()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _memory_peak() -> int:
+    if resource is None:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _system_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def _human(size: float) -> str:
+    for unit in "BKMGT":
+        if size < 1024 or unit == "T":
+            return f"{size:.0f}B" if unit == "B" else f"{size:.2f}{unit}"
+        size /= 1024
+    raise AssertionError("unreachable")
+
+
+def _persistence(state: State) -> _Fields:
+    return {
+        "loading": 0,
+        "async_loading": 0,
+        "rdb_changes_since_last_save": 0,
+        "rdb_bgsave_in_progress": 0,
+        "rdb_last_save_time": state.started_at // 1000,
+        "rdb_last_bgsave_status": "ok",
+        "rdb_last_bgsave_time_sec": -1,
+        "rdb_current_bgsave_time_sec": -1,
+        "aof_enabled": 0,
+        "aof_rewrite_in_progress": 0,
+        "aof_rewrite_scheduled": 0,
+        "aof_last_rewrite_time_sec": -1,
+        "aof_current_rewrite_time_sec": -1,
+        "aof_last_bgrewrite_status": "ok",
+        "aof_last_write_status": "ok",
+    }
+
+
+def _stats(state: State) -> _Fields:
+    counted, keyspace, stats = state.counted(), state.keyspace, state.stats
+    return {
+        "total_connections_received": stats.connections,
+        "total_commands_processed": counted["commands"],
+        "total_net_input_bytes": counted["received"],
+        "total_net_output_bytes": counted["sent"],
+        "rejected_connections": stats.rejected,
+        "sync_full": 0,
+        "sync_partial_ok": 0,
+        "sync_partial_err": 0,
+        "expired_keys": keyspace.expired,
+        "evicted_keys": 0,
+        "evicted_clients": 0,
+        "keyspace_hits": keyspace.hits,
+        "keyspace_misses": keyspace.misses,
+        "pubsub_channels": 0,
+        "pubsub_patterns": 0,
+        "latest_fork_usec": 0,
+        "tracking_total_keys": 0,
+        "unexpected_error_replies": 0,
+        "total_error_replies": stats.errors.total(),
+        "total_reads_processed": counted["reads"],
+        "total_writes_processed": counted["writes"],
+        "client_query_buffer_limit_disconnections": 0,
+        "client_output_buffer_limit_disconnections": 0,
+        "acl_access_denied_auth": 0,
+        "acl_access_denied_cmd": 0,
+        "acl_access_denied_key": 0,
+        "acl_access_denied_channel": 0,
+    }
+
+
+def _replication(state: State) -> _Fields:
+    return {
+        "role": "master",
+        "connected_slaves": 0,
+        "master_failover_state": "no-failover",
+        "master_replid": state.run_id,
+        "master_replid2": "0" * 40,
+        "master_repl_offset": 0,
+        "second_repl_offset": -1,
+        "repl_backlog_active": 0,
+        "repl_backlog_size": 0,
+        "repl_backlog_first_byte_offset": 0,
+        "repl_backlog_histlen": 0,
+    }
+
+
+def _cpu(_state: State) -> _Fields:
+    if resource is None:
+        return {"used_cpu_user": f"{time.process_time():.6f}"}
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "used_cpu_sys": f"{own.ru_stime:.6f}",
+        "used_cpu_user": f"{own.ru_utime:.6f}",
+        "used_cpu_sys_children": f"{children.ru_stime:.6f}",
+        "used_cpu_user_children": f"{children.ru_utime:.6f}",
+    }
+
+
+def _errorstats(state: State) -> _Fields:
+    with state.stats.lock:
+        errors = sorted(state.stats.errors.items())
+    return {f"errorstat_{code}": f"count={count}" for code, count in errors}
+
+
+def _cluster(_state: State) -> _Fields:
+    return {"cluster_enabled": 0}
+
+
+def _keyspace(state: State) -> _Fields:
+    fields: _Fields = {}
+    with state.keyspace.lock:
+        now = state.keyspace.clock()
+        for number, database in enumerate(state.keyspace.databases):
+            if keys := len(database.values):
+                average = database.average_ttl(now)
+                fields[f"db{number}"] = f"keys={keys},expires={len(database.deadlines)},avg_ttl={average}"
+    return fields
+
+
+INFO_SECTIONS: dict[str, Callable[[State], _Fields]] = {
+    "server": _server,
+    "clients": _clients,
+    "memory": _memory,
+    "persistence": _persistence,
+    "stats": _stats,
+    "replication": _replication,
+    "cpu": _cpu,
+    "errorstats": _errorstats,
+    "cluster": _cluster,
+    "keyspace": _keyspace,
+}
+"""By name in lower case, in the order in which they are shown."""

@@ -1,0 +1,260 @@
+"""Bytes to commands: the request half of RESP, and its inline form.
+
+What lives here: framing, and nothing else. What must not: sockets, command names, replies.
+
+The decoder is total. Fed any bytes, cut anywhere, it yields commands, or waits for more, or raises
+one :class:`ProtocolError` after which it is dead. Three rules keep it safe against a hostile peer:
+
+* nothing is allocated from an announced count or length, only from bytes that have arrived;
+* it remembers where it stopped, so the work is linear in the bytes however they are cut;
+* digits are checked before ``int()``, which would accept ``+1``, ``1_0`` and Arabic digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kvserver.protocol.inline import UnbalancedQuotesError, split_arguments
+
+Command = list[bytes]
+"""One decoded command: its name, then its arguments. Never empty."""
+
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_CRLF = b"\r\n"
+_STAR = b"*"[0]
+
+# Headers that nearly every command uses, parsed once. A dict look-up is both the fastest parser and a
+# strict one: what is not spelled exactly so is not found, and goes the careful way.
+_SHORT_COUNTS = {b"*%d" % n: n for n in range(1, 65)}
+_SHORT_LENGTHS = {b"$%d" % n: n for n in range(4097)}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one command may announce or hold, in bytes unless said otherwise."""
+
+    line: int = 64 * 1024
+    """An inline command, or the line of a count or length, before its line feed."""
+    arguments: int = 1024 * 1024
+    """Arguments in one command (a count)."""
+    bulk: int = 512 * 1024 * 1024
+    """One argument: ``proto-max-bulk-len``."""
+    command: int = 1024 * 1024 * 1024
+    """All arguments of one command together: ``client-query-buffer-limit``."""
+
+
+class ProtocolError(Exception):
+    """The peer broke the framing; the text says how. The connection cannot be read any further."""
+
+
+class Decoder:
+    """An incremental decoder for one connection. Not thread-safe: it belongs to the connection's thread.
+
+    Usage::
+
+        for command in decoder.feed(received):   # exhaust it before the next feed
+            ...
+    """
+
+    __slots__ = (
+        "_arguments",
+        "_buffer",
+        "_dead",
+        "_length",
+        "_missing",
+        "_position",
+        "_scanned",
+        "_size",
+        "limits",
+    )
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits if limits is not None else Limits()  # may be replaced between feeds
+        self._buffer = bytearray()  # received, not yet decoded, when a command is incomplete
+        self._position = 0  # where in the buffer decoding goes on
+        self._scanned = 0  # no line end lies before this place
+        self._arguments: Command = []  # of the command in progress
+        self._missing = 0  # arguments still to come
+        self._length = -1  # of the argument in progress; -1 before its header
+        self._size = 0  # bytes of the arguments in progress
+        self._dead: ProtocolError | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether part of a command has arrived and the rest is awaited."""
+        return bool(self._buffer) or self._missing > 0
+
+    @property
+    def held(self) -> int:
+        """Bytes received and not yet part of a complete command."""
+        return len(self._buffer) + self._size - max(0, self._length)
+
+    def feed(self, data: bytes) -> Iterator[Command]:
+        """Yield every command that ``data`` completes, in order.
+
+        Raises:
+            ProtocolError: after the commands before the fault have been yielded, and on every later call.
+        """
+        if self._dead is not None:
+            raise self._dead
+        try:
+            if self.pending:
+                self._buffer += data
+                command = self._next()
+                if command is None:
+                    return
+                yield command
+                data = self._take_rest()
+            yield from self._feed_whole(data)
+        except ProtocolError as error:
+            self._dead = error
+            self._buffer.clear()
+            self._arguments = []
+            raise
+
+    def _feed_whole(self, data: bytes) -> Iterator[Command]:
+        """Decode from a command boundary: one split for the whole read, then the careful way for the rest.
+
+        If each bulk's text up to the next CRLF has the announced length, the frame is exact. A bulk that
+        holds a CRLF itself comes out shorter, and everything from there on is read byte-exactly instead.
+        """
+        parts = data.split(_CRLF)
+        last = len(parts) - 1  # what follows the last CRLF is not a whole line
+        index = 0
+        while index < last:
+            count = _SHORT_COUNTS.get(parts[index])
+            if count is None:
+                break
+            end = index + 1 + 2 * count
+            if end > last:
+                break
+            command = parts[index + 2 : end : 2]
+            if [*map(len, command)] != [*map(_SHORT_LENGTHS.get, parts[index + 1 : end : 2])]:
+                break
+            index = end
+            yield command
+        if index == last and not parts[last]:
+            return
+        self._buffer += data if index == 0 else _CRLF.join(parts[index:])
+        del parts
+        while (following := self._next()) is not None:
+            yield following
+
+    def _take_rest(self) -> bytes:
+        rest = bytes(self._buffer[self._position :])
+        self._buffer.clear()
+        self._position = self._scanned = 0
+        return rest
+
+    def _next(self) -> Command | None:
+        """The next command in the buffer, or None when its end has not arrived."""
+        while self._missing == 0:
+            if self._position >= len(self._buffer):
+                self._compact()
+                return None
+            started = self._start_array() if self._buffer[self._position] == _STAR else self._inline()
+            if started is None:
+                self._compact()
+                return None
+            if started:
+                return started
+        while self._missing > 0:
+            if not self._bulk():
+                self._compact()
+                return None
+        command, self._arguments, self._size = self._arguments, [], 0
+        return command
+
+    def _compact(self) -> None:
+        """Forget what has been decoded; a bytearray drops its front without moving the rest."""
+        del self._buffer[: self._position]
+        self._scanned = max(0, self._scanned - self._position)
+        self._position = 0
+
+    def _line(self, ending: bytes, fault: str) -> bytes | None:
+        """The line at the position, without its ending, or None when it is incomplete."""
+        end = self._buffer.find(ending, max(self._position, self._scanned))
+        if (end if end >= 0 else len(self._buffer)) - self._position > self.limits.line:
+            raise ProtocolError(f"too big {fault}")
+        if end < 0:
+            self._scanned = len(self._buffer)
+            return None
+        return bytes(self._buffer[self._position : end])
+
+    def _header(self, fault: str) -> bytes | None:
+        """The line of a count or length. It ends at a carriage return, which a line feed must follow."""
+        line = self._line(b"\r", fault)
+        if line is None:
+            return None
+        end = self._position + len(line)
+        if len(self._buffer) < end + 2:
+            self._scanned = end
+            return None
+        return line
+
+    def _skip_header(self, line: bytes) -> None:
+        end = self._position + len(line)
+        if self._buffer[end + 1] != 10:
+            raise ProtocolError("invalid CRLF in request")
+        self._position = end + 2
+
+    def _start_array(self) -> Command | None:
+        """Read a ``*count`` line. An empty list means: no command yet, go on; None: wait for more."""
+        line = self._header("mbulk count string")
+        if line is None:
+            return None
+        count = _integer(line[1:])
+        if count is None or count > self.limits.arguments:
+            raise ProtocolError("invalid multibulk length")
+        self._skip_header(line)
+        self._missing = max(0, count)  # an empty or negative array is no command, and is passed over
+        return []
+
+    def _inline(self) -> Command | None:
+        """Read an inline command; an empty line gives an empty list, and is passed over."""
+        line = self._line(b"\n", "inline request")
+        if line is None:
+            return None
+        self._position += len(line) + 1
+        try:
+            return split_arguments(line.removesuffix(b"\r"))
+        except UnbalancedQuotesError:
+            raise ProtocolError("unbalanced quotes in request") from None
+
+    def _bulk(self) -> bool:
+        """Read one argument; False when it is incomplete."""
+        if self._length < 0:
+            line = self._header("bulk count string")
+            if line is None:
+                return False
+            self._length = self._bulk_length(line)
+            self._skip_header(line)
+        start, end = self._position, self._position + self._length
+        if len(self._buffer) < end + 2:
+            return False
+        if self._buffer[end : end + 2] != _CRLF:
+            raise ProtocolError("invalid CRLF in request")
+        self._arguments.append(bytes(memoryview(self._buffer)[start:end]))
+        self._position = self._scanned = end + 2
+        self._missing -= 1
+        self._length = -1
+        return True
+
+    def _bulk_length(self, line: bytes) -> int:
+        if line[:1] != b"$":
+            got = line[:1].decode("latin-1") or "\r"
+            raise ProtocolError(f"expected '$', got '{got}'")
+        length = _integer(line[1:])
+        if length is None or not 0 <= length <= self.limits.bulk:
+            raise ProtocolError("invalid bulk length")
+        self._size += length
+        if self._size > self.limits.command:
+            raise ProtocolError("command exceeds client-query-buffer-limit")
+        return length
+
+
+def _integer(digits: bytes) -> int | None:
+    """A RESP integer: no sign but minus, no leading zero, nothing around it."""
+    return int(digits) if _INTEGER.fullmatch(digits) else None

@@ -1,0 +1,355 @@
+"""The listening side: create, bind, listen, accept; one thread a connection; and an orderly end.
+
+The life of a TCP server is all here and in ``connection.py``::
+
+    socket() -> bind() -> listen() -> accept() -+-> recv() -> send() -> ... -> close()   one thread a connection
+                                      ^         |
+                                      +---------+
+
+Who owns what: the accept thread alone accepts and starts threads; each connection's thread alone closes its socket;
+``stop`` wakes them and waits. No thread is a daemon: one that is killed at interpreter exit could die in the middle
+of a reply. ``stop`` reaches the accept thread, which sits in ``select``, through a socket pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from kvserver import errors
+from kvserver.config import OPTIONS, Config, ConfigError
+from kvserver.connection import Connection, set_timeout
+from kvserver.expirer import Expirer
+from kvserver.observe.log import get_logger
+from kvserver.protocol.encoder import encode_error
+from kvserver.session import Session
+from kvserver.state import State, wall_clock
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_BACK_OFF_SECONDS = 0.05
+"""How long not to accept when the machine has no descriptor left. Connections wait in the backlog meanwhile."""
+_FINISH_SECONDS = 1.5
+"""How long running commands and their replies may take once the server stops."""
+_ABORT_SECONDS = 0.4
+
+
+class Server:
+    """A server that listens from :meth:`start` until :meth:`stop`, and works as a context manager.
+
+    ::
+
+        with kvserver.Server(port=0) as server:
+            client = redis.Redis.from_url(server.url)
+
+    Several may run in one process; each has its own data. Starting and stopping are for one thread; everything else
+    is the clients' business.
+
+    Args:
+        config: the settings; without it, the defaults (not the environment or a file, which are the command line's).
+        clock: wall-clock milliseconds since the epoch, for tests that move time.
+        settings: single settings by field name of :class:`Config`, on top of ``config``.
+
+    Raises:
+        ConfigError: a setting does not exist or cannot be used; from ``start``: an address cannot be listened on.
+    """
+
+    def __init__(self, config: Config | None = None, *, clock: Callable[[], int] = wall_clock, **settings: Any) -> None:
+        self._state = State(_with_settings(config or Config(), settings), clock)
+        self._listeners: list[socket.socket] = []
+        self._threads_lock = threading.Lock()
+        self._connections: dict[threading.Thread, Connection] = {}  # guarded by _threads_lock
+        self._accepting: threading.Thread | None = None
+        self._expirer = Expirer(self._state)
+
+    # What an embedding program reads
+
+    @property
+    def port(self) -> int:
+        """The TCP port, also when a free one was asked for."""
+        return self._state.port
+
+    @property
+    def host(self) -> str:
+        """The first address listened on."""
+        return self._state.config.host[0]
+
+    @property
+    def url(self) -> str:
+        """For any client: ``redis://host:port``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"redis://{host}:{self.port}"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Everywhere it listens: ``host:port``, or the path of a Unix socket."""
+        return tuple(self._state.addresses)
+
+    # Life
+
+    def start(self) -> Self:
+        """Listen, and begin to accept; returns once clients can connect."""
+        try:
+            self._listen()
+            self._wake, self._woken = socket.socketpair()
+            self._accepting = threading.Thread(target=self._accept_loop, name="kvserver-accept")
+            self._expirer.start()
+            self._accepting.start()
+        except BaseException:
+            self._close_listeners()
+            raise
+        return self
+
+    def stop(self) -> bool:
+        """Stop accepting, let running commands finish, close everything; whether all threads ended in time.
+
+        Takes less than 2 s; idle connections take no time. Safe to call again.
+        """
+        if self._accepting is None or self._state.stopping.is_set():
+            return True
+        self._state.stopping.set()
+        self._wake.send(b"\0")
+        self._accepting.join()
+        self._wake.close()
+        self._woken.close()
+        self._close_listeners()
+        self._expirer.stop()
+        for connection in self._current():
+            connection.finish()
+        if not self._wait(_FINISH_SECONDS):
+            for connection in self._current():
+                connection.abort()
+            return self._wait(_ABORT_SECONDS)
+        return True
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # Listening
+
+    def _listen(self) -> None:
+        config = self._state.config
+        port = config.port
+        for host in config.host:
+            listener = _tcp_listener(host, port, config.tcp_backlog, required=host not in Config().host[1:])
+            if listener is None:
+                continue
+            self._listeners.append(listener)
+            port = self._state.port = listener.getsockname()[1]  # a free port is chosen once, for all addresses
+            self._state.addresses.append(_show(listener.getsockname()))
+        if config.unix_socket:
+            self._listeners.append(_unix_listener(config.unix_socket, config.tcp_backlog))
+            self._state.addresses.append(config.unix_socket)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            if listener.family != socket.AF_INET and listener.family != socket.AF_INET6:
+                with contextlib.suppress(OSError):
+                    Path(listener.getsockname()).unlink()
+            listener.close()
+        self._listeners.clear()
+
+    # Accepting
+
+    def _accept_loop(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            for listener in self._listeners:
+                selector.register(listener, selectors.EVENT_READ)
+            while not self._state.stopping.is_set():
+                for key, _ in selector.select():
+                    if key.fileobj is not self._woken and isinstance(key.fileobj, socket.socket):
+                        self._accept(key.fileobj)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take one connection and start its thread. Never raises: nothing a client does may end this loop."""
+        try:
+            sock, peer = listener.accept()
+        except OSError as error:  # the client gave up (ECONNABORTED), or the machine is out of something
+            if error.errno in _OUT_OF_RESOURCES:
+                get_logger().warning("accept.out_of_resources", error=errno.errorcode.get(error.errno or 0))
+                self._state.stopping.wait(_BACK_OFF_SECONDS)
+            return
+        state = self._state
+        state.stats.count_connection()
+        if len(state.clients) >= state.config.maxclients:
+            self._refuse(sock, errors.MAX_CLIENTS)
+            return
+        try:
+            self._start_connection(sock, peer)
+        except OSError:  # reset before it began
+            sock.close()
+        except RuntimeError:  # the system gives no more threads
+            get_logger().warning("accept.no_thread", clients=len(state.clients))
+            self._refuse(sock, errors.NO_THREAD)
+
+    def _start_connection(self, sock: socket.socket, peer: Any) -> None:
+        state = self._state
+        _prepare(sock, state.config)
+        session = Session(
+            state, state.clients.next_id(), _show(peer) or f"{sock.getsockname()}:0", _show(sock.getsockname()),
+            sock.fileno(),
+        )  # fmt: skip
+        connection = Connection(sock, session)
+        thread = threading.Thread(target=self._run, args=(connection,), name=f"kvserver-client-{session.id}")
+        # Registered before it starts: a connection that ends at once must find itself here to take itself out.
+        with self._threads_lock:
+            self._connections[thread] = connection
+        state.clients.add(session, connection.abort)
+        try:
+            thread.start()
+        except BaseException:
+            state.clients.remove(session)
+            with self._threads_lock:
+                del self._connections[thread]
+            raise
+
+    def _run(self, connection: Connection) -> None:
+        try:
+            connection.run()
+        finally:
+            with self._threads_lock:
+                del self._connections[threading.current_thread()]
+
+    def _refuse(self, sock: socket.socket, why: str) -> None:
+        """Send one error line if the socket takes it at once, and close."""
+        self._state.stats.count_rejection()
+        with contextlib.suppress(OSError), sock:
+            sock.setblocking(False)
+            sock.send(encode_error(why))
+
+    # Stopping
+
+    def _current(self) -> list[Connection]:
+        with self._threads_lock:
+            return list(self._connections.values())
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait for the connections' threads; whether all have ended."""
+        until = time.monotonic() + seconds
+        with self._threads_lock:
+            threads = list(self._connections)
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+
+def _with_settings(config: Config, settings: dict[str, Any]) -> Config:
+    """``config`` with some settings changed; text is parsed as on the command line."""
+    known = {option.name: option for option in OPTIONS}
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in known:
+            raise ConfigError(f"there is no setting {name!r}; Config lists them.")
+        option = known[name]
+        text = option.kind.show(value) if not isinstance(value, str) else value
+        values[name] = option.parse(text, name)
+    return replace(config, **values)
+
+
+def _tcp_listener(host: str, port: int, backlog: int, *, required: bool) -> socket.socket | None:
+    """A listening socket; None if the address does not exist here and is not ``required``."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ConfigError(f"--host {host}: is not an address of this machine: {error.strerror}.") from None
+    try:
+        listener = socket.socket(family, kind, protocol)
+    except OSError:
+        if required:
+            raise
+        return None
+    try:
+        if sys.platform != "win32":  # there it would let two servers share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        if not required and error.errno == errno.EADDRNOTAVAIL:
+            return None
+        raise ConfigError(_why_not(host, port, error)) from None
+    return listener
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} on {host} is in use, perhaps by a Redis server. "
+            "Choose another with --port, or a free one with --port 0."
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} on {host}: permission denied. Ports below 1024 need privileges; choose a higher --port."
+    return f"cannot listen on {host} port {port}: {error.strerror}. Check --host and --port."
+
+
+def _unix_listener(path: str, backlog: int) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigError("--unix-socket: this system has no Unix sockets for Python.")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        listener.bind(path)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        reason = "another server listens there" if error.errno == errno.EADDRINUSE else error.strerror or error
+        raise ConfigError(f"--unix-socket {path}: {reason}.") from None
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket file of a server that was killed; one that answers stays, and so does any other file."""
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+
+
+def _prepare(sock: socket.socket, config: Config) -> None:
+    """Socket options of an accepted connection."""
+    sock.settimeout(None)
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        # Replies are sent whole, so waiting to fill a segment would only delay them.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if config.tcp_keepalive:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in (
+                ("TCP_KEEPIDLE", config.tcp_keepalive),
+                ("TCP_KEEPINTVL", max(1, config.tcp_keepalive // 3)),
+                ("TCP_KEEPCNT", 3),
+            ):
+                if hasattr(socket, name):
+                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), min(value, 32767))
+    if config.write_timeout:
+        set_timeout(sock, socket.SO_SNDTIMEO, config.write_timeout)
+
+
+def _show(address: Any) -> str:
+    """A socket address as ``host:port``, or as it is for a Unix socket's path."""
+    if isinstance(address, tuple):
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return address if isinstance(address, str) else ""

@@ -1,0 +1,87 @@
+"""What the server remembers about one connection. No socket, no lock: it belongs to the connection's thread.
+
+Other threads only read it, for CLIENT LIST and INFO; each field is replaced as a whole, so they see an old or a new
+value and never half of one.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from kvserver.protocol.encoder import Encode, encoder
+
+if TYPE_CHECKING:
+    from kvserver.state import State
+    from kvserver.store.memory import Database
+
+
+class Replies(Enum):
+    """CLIENT REPLY: which commands of this connection are answered."""
+
+    ON = "on"
+    OFF = "off"
+    SKIP_NEXT = "skip"  # set by CLIENT REPLY SKIP: the command after it is not answered
+    SKIPPING = "skipping"
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One connection's state, from accept to close.
+
+    ``state`` is what all connections share.
+    """
+
+    state: State
+    id: int
+    address: str
+    local_address: str
+    descriptor: int = -1
+    db: int = 0
+    protocol: int = 2
+    encode: Encode = field(default_factory=lambda: encoder(2))
+    user: str = "default"
+    name: bytes = b""
+    library_name: bytes = b""
+    library_version: bytes = b""
+    capabilities: bytes = b""
+    replies: Replies = Replies.ON
+    no_evict: bool = False
+    no_touch: bool = False
+    closing: bool = False  # close once what has been answered so far is sent
+    dropped: bool = False  # close now, and send nothing more
+    last_command: str = "NULL"
+    created: float = field(default_factory=time.monotonic)
+    active: float = field(default_factory=time.monotonic)
+    commands: int = 0  # commands run
+    reads: int = 0  # recv calls that brought something
+    writes: int = 0  # send calls
+    received: int = 0  # bytes
+    sent: int = 0  # bytes
+    pending_input: int = 0  # bytes of a command that has not arrived whole
+
+    @property
+    def database(self) -> Database:
+        """The selected database. Ask again for each command: SWAPDB exchanges databases under its lock."""
+        return self.state.keyspace.databases[self.db]
+
+    def speak(self, protocol: int) -> None:
+        """Answer in RESP2 or RESP3 from the next reply on."""
+        self.protocol = protocol
+        self.encode = encoder(protocol)
+
+    def wait(self, seconds: float | None) -> None:
+        """Do nothing for a time (without one: for good), but not longer than the server runs."""
+        self.state.stopping.wait(seconds)
+
+    def reset(self) -> None:
+        """Back to how a connection starts, but for its identity and its client library's name (RESET)."""
+        self.speak(2)
+        self.db = 0
+        self.user = "default"
+        self.name = b""
+        self.replies = Replies.ON
+        self.no_evict = False
+        self.no_touch = False

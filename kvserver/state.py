@@ -1,0 +1,123 @@
+"""What all connections of one server share: configuration, data, the list of clients, counters.
+
+Nothing here does anything by itself; the server makes one, and handlers reach it through their session.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from kvserver.clients import Clients
+from kvserver.config import Config
+from kvserver.observe.info import memory_resident
+from kvserver.protocol.decoder import Limits
+from kvserver.session import Session
+from kvserver.store.memory import Keyspace
+
+COUNTED = ("commands", "reads", "writes", "received", "sent")
+"""What each session counts for itself."""
+
+
+def wall_clock() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class State:
+    """One server's shared state.
+
+    Args:
+        config: the settings it started with; CONFIG SET replaces ``config`` as a whole.
+        clock: wall-clock milliseconds; tests give their own.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], int] = wall_clock) -> None:
+        self.clock = clock
+        self.keyspace = Keyspace(config.databases, clock)
+        self.clients = Clients()
+        self.stats = Stats()
+        self.apply(config)
+        self.config_lock = threading.Lock()  # two CONFIG SET at once must not lose one
+        self.stopping = threading.Event()  # set once the server stops; a waiting handler gives up then
+        self.active_expiry = threading.Event()  # cleared by DEBUG SET-ACTIVE-EXPIRE 0
+        self.active_expiry.set()
+        self.addresses: list[str] = []  # where the server listens, as host:port or a path
+        self.port = 0
+        self.run_id = secrets.token_hex(20)
+        self.process_id = os.getpid()
+        self.started = time.monotonic()
+        self.started_at = clock()
+        self.memory_at_start = memory_resident()
+
+    def apply(self, config: Config) -> None:
+        """Make ``config`` the settings in force. Each is replaced as a whole, so nobody sees half of a change."""
+        self.config = config
+        self.limits = Limits(bulk=config.max_bulk_length, command=config.max_command_length)
+        self.keyspace.max_value = config.max_bulk_length
+
+    def counted(self) -> Counter[str]:
+        """The sum of what live and ended connections counted, since the last reset."""
+        with self.stats.lock:
+            total = self.stats.closed - self.stats.resets
+            for session in self.clients.sessions():
+                for name in COUNTED:
+                    total[name] += getattr(session, name)
+            return total
+
+    def reset_counters(self) -> None:
+        """CONFIG RESETSTAT."""
+        with self.keyspace.lock:
+            self.keyspace.hits = self.keyspace.misses = self.keyspace.expired = 0
+        counted = self.counted()
+        with self.stats.lock:
+            self.stats.resets += counted
+            self.stats.connections = self.stats.rejected = 0
+            self.stats.errors.clear()
+
+    def retire(self, session: Session) -> None:
+        """Keep the counters of a connection that has ended."""
+        self.stats.retire(session)
+
+
+class Stats:
+    """Counters that more than one thread raises, each change under ``lock``.
+
+    What only one connection counts is in its session, and joins ``closed`` when the connection ends.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connections = 0
+        self.rejected = 0
+        self.errors: Counter[str] = Counter()
+        self.closed: Counter[str] = Counter()
+        self.resets: Counter[str] = Counter()  # what live sessions had counted at CONFIG RESETSTAT
+
+    def retire(self, session: Session) -> None:
+        """Add what one connection counted."""
+        with self.lock:
+            for name in COUNTED:
+                self.closed[name] += getattr(session, name)
+
+    def count_connection(self) -> None:
+        """A connection was accepted, or is about to be refused."""
+        with self.lock:
+            self.connections += 1
+
+    def count_rejection(self) -> None:
+        """A connection was refused."""
+        with self.lock:
+            self.rejected += 1
+
+    def count_error(self, code: str) -> None:
+        """Count an error reply by its first word; a bounded number of different ones."""
+        with self.lock:
+            if code in self.errors or len(self.errors) < 128:
+                self.errors[code] += 1
+            else:
+                self.errors["OTHER"] += 1

@@ -1,0 +1,97 @@
+"""Redis' glob patterns: ``*``, ``?``, ``[abc]``, ``[^a-z]``, and a backslash before a literal byte.
+
+The matcher is iterative. On a mismatch it goes back to the last ``*`` only: whatever an earlier star could still
+absorb, the later one can too. So the time is bounded by pattern length times text length however many stars there
+are, where a recursive matcher, or ``fnmatch`` through ``re``, is exponential (CVE-2022-36021, CVE-2024-31228).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+_STAR = -1
+_ANY = -2
+
+_Token = int | frozenset[int]
+
+
+def compile_glob(pattern: bytes) -> Callable[[bytes], bool]:
+    """A function that says whether a key matches ``pattern``, for a pattern that is asked about many keys."""
+    if pattern.strip(b"*") == b"":
+        return _matches_all if pattern else (lambda key: not key)
+    tokens = _parse(pattern)
+    if all(isinstance(token, int) and token >= 0 for token in tokens):
+        return bytes(token for token in tokens if isinstance(token, int)).__eq__
+    return lambda key: _match(tokens, key)
+
+
+def _matches_all(_key: bytes) -> bool:
+    return True
+
+
+def _parse(pattern: bytes) -> list[_Token]:
+    tokens: list[_Token] = []
+    position = 0
+    while position < len(pattern):
+        byte = pattern[position : position + 1]
+        if byte == b"*":
+            if not tokens or tokens[-1] != _STAR:
+                tokens.append(_STAR)
+        elif byte == b"?":
+            tokens.append(_ANY)
+        elif byte == b"[":
+            members, position = _parse_class(pattern, position + 1)
+            tokens.append(members)
+            continue
+        else:
+            if byte == b"\\" and position + 1 < len(pattern):
+                position += 1
+            tokens.append(pattern[position])
+        position += 1
+    return tokens
+
+
+def _parse_class(pattern: bytes, position: int) -> tuple[frozenset[int], int]:
+    """The members of a class whose ``[`` has been read, and the place after it. A missing ``]`` ends with the text."""
+    members: set[int] = set()
+    negated = pattern[position : position + 1] == b"^"
+    position += negated
+    while position < len(pattern) and pattern[position] != 0x5D:
+        if pattern[position] == 0x5C and position + 1 < len(pattern):
+            position += 1
+            members.add(pattern[position])
+        elif pattern[position + 1 : position + 2] == b"-" and position + 2 < len(pattern):
+            low, high = sorted((pattern[position], pattern[position + 2]))
+            members.update(range(low, high + 1))
+            position += 2
+        else:
+            members.add(pattern[position])
+        position += 1
+    if negated:
+        members = set(range(256)) - members
+    return frozenset(members), position + 1
+
+
+def _match(tokens: list[_Token], text: bytes) -> bool:
+    token = position = 0
+    star = resume = -1
+    while position < len(text):
+        wanted = tokens[token] if token < len(tokens) else None
+        if wanted == _STAR:
+            star, resume = token, position
+            token += 1
+        elif wanted is not None and _accepts(wanted, text[position]):
+            token += 1
+            position += 1
+        elif star >= 0:
+            resume += 1
+            token, position = star + 1, resume
+        else:
+            return False
+    return all(rest == _STAR for rest in tokens[token:])
+
+
+def _accepts(token: _Token, byte: int) -> bool:
+    if isinstance(token, int):
+        return token in (_ANY, byte)
+    return byte in token

@@ -1,0 +1,239 @@
+"""The dicts: every database of a server, under one lock.
+
+The contract, for all of this file:
+
+* One lock, ``Keyspace.lock``, guards everything. Whoever calls a method of :class:`Database` holds it, for one whole
+  command (dispatch does that), so every command is atomic for every other. Changes assert it.
+* Nothing here blocks, and nobody does input or output while holding the lock.
+* A value is immutable, so it may be handed out and used after the lock is released.
+* A key with a deadline in the past is already gone, whether or not it has been removed: no method shows it.
+
+A single lock, not stripes: a command holds it for about a microsecond, while the system calls around a command take
+ten; stripes would make MSET, RENAME and transactions collect locks in order, for nothing that can be measured.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from itertools import islice
+
+from kvserver.store.expiry import ExpiryQueue
+from kvserver.store.scan import Snapshot
+
+
+class Edited(bytes):
+    """A value that a command changed in place (APPEND, SETRANGE): the same bytes, but reported as ``raw``."""
+
+    __slots__ = ()
+
+
+class Formatted(bytes):
+    """A number that a command wrote as text (INCRBYFLOAT): the same bytes, but not reported as ``int``."""
+
+    __slots__ = ()
+
+
+class Keyspace:
+    """All databases, what they share, and the lock.
+
+    Args:
+        databases: how many there are.
+        clock: wall-clock milliseconds since the epoch; injected, so that tests move time instead of waiting.
+        max_value: the longest value that APPEND and SETRANGE may make, in bytes.
+    """
+
+    def __init__(self, databases: int, clock: Callable[[], int], max_value: int = 512 * 1024**2) -> None:
+        self.lock = threading.Lock()
+        self.max_value = max_value
+        self.clock = clock
+        self.now = clock()  # the time of the command that holds the lock; one command sees one time
+        self.started_at = self.now
+        self.expiry: ExpiryQueue[Database] = ExpiryQueue(self.lock)
+        self.databases = [Database(self) for _ in range(databases)]
+        # Access times exist once someone has asked for one, so that reading costs nothing until then.
+        self.accessed: dict[tuple[Database, bytes], int] | None = None
+        self.touching = True  # false while a client with NO-TOUCH runs a command
+        self.hits = self.misses = self.expired = 0
+        self.snapshots = 0  # taken so far, which orders them
+
+    def swap(self, first: int, second: int) -> None:
+        """Exchange two databases for everyone at once. Lock held."""
+        assert self.lock.locked()
+        these = self.databases
+        these[first], these[second] = these[second], these[first]
+
+    def flush(self) -> list[dict[bytes, bytes]]:
+        """Empty every database. Lock held; the caller lets the returned contents go after releasing it."""
+        return [database.flush() for database in self.databases]
+
+
+class Database:
+    """One numbered database: keys to values, and the deadlines of those keys that have one."""
+
+    __slots__ = ("deadlines", "keyspace", "snapshot", "values")
+
+    def __init__(self, keyspace: Keyspace) -> None:
+        self.keyspace = keyspace
+        self.values: dict[bytes, bytes] = {}
+        self.deadlines: dict[bytes, int] = {}  # wall-clock ms; a key that never expires is not in here
+        self.snapshot: Snapshot | None = None  # the newest that SCAN has made
+
+    # Reading
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value for a command that reads: counts a hit or a miss, and as an access."""
+        value = self.peek(key)
+        keyspace = self.keyspace
+        if value is None:
+            keyspace.misses += 1
+            return None
+        keyspace.hits += 1
+        if keyspace.accessed is not None:
+            self.touch(key)
+        return value
+
+    def peek(self, key: bytes) -> bytes | None:
+        """The value, without counting."""
+        if key in self.deadlines and self.expire_if_due(key):
+            return None
+        return self.values.get(key)
+
+    def deadline(self, key: bytes) -> int | None:
+        """When ``key`` expires, in milliseconds; None for never (or for no such key)."""
+        return self.deadlines.get(key)
+
+    def live_keys(self) -> Callable[[], list[bytes]]:
+        """Take hold of the present keys; the function returned lists them once the lock is released."""
+        keys, now = list(self.values), self.keyspace.now
+        deadlines = self.deadlines.copy()
+        return lambda: [key for key in keys if deadlines.get(key, now + 1) > now] if deadlines else keys
+
+    def take_snapshot(self, *, fresh: bool) -> Callable[[], Snapshot]:
+        """The snapshot SCAN walks; the function returned builds it, if need be, once the lock is released.
+
+        One that is kept is never replaced by an older one: a walk may go on with any snapshot taken after it began.
+        """
+        kept = self.snapshot
+        if kept is not None and not fresh:
+            return lambda: kept
+        self.keyspace.snapshots += 1
+        serial, present = self.keyspace.snapshots, self.live_keys()
+
+        def build() -> Snapshot:
+            new = Snapshot(present(), serial)
+            with self.keyspace.lock:
+                if self.snapshot is None or self.snapshot.serial < serial:
+                    self.snapshot = new
+            return new
+
+        return build
+
+    def drop_snapshot(self) -> None:
+        """Free the snapshot when a walk has ended. Lock not held: a walk that still needs one makes another."""
+        self.snapshot = None
+
+    def still_there(self, keys: list[bytes]) -> list[bytes]:
+        """Those of the keys that exist. Lock not held: a key that comes or goes just now may be told either way."""
+        now, values, deadlines = self.keyspace.clock(), self.values, self.deadlines
+        return [key for key in keys if key in values and deadlines.get(key, now + 1) > now]
+
+    def random_key(self) -> bytes | None:
+        """Any key; O(n), at the speed of a C loop, because a dict has no random access."""
+        while self.values:
+            key = next(islice(self.values, random.randrange(len(self.values)), None))  # noqa: S311
+            if self.peek(key) is not None:
+                return key
+        return None
+
+    def average_ttl(self, now: int) -> int:
+        """The average time to live in milliseconds of the keys that have one, from a sample of a hundred."""
+        sample = list(islice(self.deadlines.values(), 100))
+        return max(0, sum(sample) // len(sample) - now) if sample else 0
+
+    # Changing
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set the value; a deadline the key had is gone."""
+        assert self.keyspace.lock.locked()
+        self.values[key] = value
+        if self.deadlines:
+            self.deadlines.pop(key, None)
+        if self.keyspace.accessed is not None:
+            self.touch(key)
+
+    def replace(self, key: bytes, value: bytes) -> None:
+        """Set the value and keep the deadline. The caller has looked the key up, so an expired one is gone."""
+        assert self.keyspace.lock.locked()
+        self.values[key] = value
+        if self.keyspace.accessed is not None:
+            self.touch(key)
+
+    def remove(self, key: bytes) -> bool:
+        """Delete the key; whether it was there."""
+        assert self.keyspace.lock.locked()
+        if key in self.deadlines and self.expire_if_due(key):
+            return False
+        if self.values.pop(key, None) is None:
+            return False
+        self._forget(key)
+        return True
+
+    def expire_at(self, key: bytes, deadline: int) -> None:
+        """Give an existing key a deadline (ms). One in the past removes it."""
+        assert self.keyspace.lock.locked()
+        if deadline <= self.keyspace.now:
+            self.remove(key)
+            return
+        before = self.deadlines.get(key)
+        self.deadlines[key] = deadline
+        if before is None or deadline < before:  # otherwise the entry it has is early enough
+            self.keyspace.expiry.add(deadline, self, key)
+
+    def persist(self, key: bytes) -> bool:
+        """Take the deadline away; whether there was one."""
+        assert self.keyspace.lock.locked()
+        return self.deadlines.pop(key, None) is not None
+
+    def expire_if_due(self, key: bytes) -> bool:
+        """Remove the key if its deadline has passed; whether it has."""
+        deadline = self.deadlines.get(key)
+        if deadline is None or deadline > self.keyspace.now:
+            return False
+        del self.values[key]
+        self._forget(key)
+        self.keyspace.expired += 1
+        return True
+
+    def flush(self) -> dict[bytes, bytes]:
+        """Empty the database; returns the old contents, for the caller to let go outside the lock."""
+        assert self.keyspace.lock.locked()
+        values, self.values, self.deadlines, self.snapshot = self.values, {}, {}, None
+        if self.keyspace.accessed is not None:
+            self.keyspace.accessed.clear()
+        return values
+
+    # Access times
+
+    def touch(self, key: bytes) -> None:
+        """Note an access, if access times are kept and this client's accesses count."""
+        keyspace = self.keyspace
+        if keyspace.accessed is not None and keyspace.touching:
+            keyspace.accessed[self, key] = keyspace.now
+
+    def idle_ms(self, key: bytes) -> int:
+        """Milliseconds since the key was last used.
+
+        The first call begins to record. A key not used since then has been idle for no longer than the server
+        has run, and that is what is answered.
+        """
+        keyspace = self.keyspace
+        if keyspace.accessed is None:
+            keyspace.accessed = {}
+        return keyspace.now - keyspace.accessed.get((self, key), keyspace.started_at)
+
+    def _forget(self, key: bytes) -> None:
+        self.deadlines.pop(key, None)
+        if self.keyspace.accessed is not None:
+            self.keyspace.accessed.pop((self, key), None)
