@@ -125,6 +125,12 @@ class Config:
         live=True,
     )
     tcp_backlog: int = _option(511, _count(1, 65_535), "Connections waiting to be accepted.", redis="tcp-backlog")
+    pin_threads: str = _option(
+        "auto",
+        _choice("auto", "yes", "no"),
+        "Run all connection threads on one CPU. Faster under a global interpreter lock, which lets only one of them "
+        "run anyway; auto does so where there is such a lock and the system allows it.",
+    )
     max_bulk_length: int = _option(
         512 * 1024**2, _SIZE, "The longest argument or value.", redis="proto-max-bulk-len", live=True
     )

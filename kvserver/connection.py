@@ -10,6 +10,7 @@ Waiting is left to the kernel: the socket blocks, with ``SO_SNDTIMEO`` and, whil
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import sys
@@ -27,6 +28,7 @@ _RECV_MAX = 256 * 1024
 _SEND_AT = 64 * 1024
 """Replies are sent when the batch is done, or when this many bytes are waiting: a client that asks for more than it
 reads is held back by its own socket, not by the server's memory."""
+_ON = Replies.ON
 _LINGER_SECONDS = 1
 _LINGER_BYTES = 1024 * 1024
 
@@ -73,6 +75,7 @@ class Connection:
             self._sock.close()
 
     def _serve(self) -> None:
+        pin_thread(self._session.state.config.pin_threads)
         session, decoder, sock = self._session, self._decoder, self._sock
         size = _RECV_MIN
         deadline = 0.0  # for the rest of a half-received command; 0 while there is none
@@ -91,7 +94,7 @@ class Connection:
             except ProtocolError as error:
                 self._refuse(error)
                 return
-            if session.closing or session.dropped:
+            if session.leaving:
                 if not session.dropped:
                     self._linger()
                 return
@@ -102,12 +105,11 @@ class Connection:
         """Run a batch of commands and send the replies, those before a protocol error included."""
         session = self._session
         replies: list[bytes] = []
-        waiting = 0
+        count = waiting = 0
         try:
-            for words in commands:
+            for count, words in enumerate(commands, 1):  # noqa: B007 - counted here, added up once
                 reply = execute(session, words)
-                session.commands += 1
-                if session.replies is not Replies.ON and not self._is_answered():
+                if session.replies is not _ON and not self._is_answered():
                     continue
                 encoded = session.encode(reply)
                 replies.append(encoded)
@@ -115,9 +117,12 @@ class Connection:
                 if waiting >= _SEND_AT:
                     self._send(replies)
                     waiting = 0
-                if session.closing or session.dropped or self._stopping:
+                    if self._stopping:
+                        break
+                if session.leaving:
                     break
         finally:
+            session.commands += count
             if replies and not session.dropped:
                 self._send(replies)
 
@@ -169,6 +174,25 @@ class Connection:
         if now >= deadline:
             raise TimeoutError
         return deadline
+
+
+def pin_thread(choice: str) -> None:
+    """Keep the calling thread on this process's CPU, if ``choice`` (see ``pin_threads``) and the system say so.
+
+    Under a global interpreter lock, threads on two CPUs hand the lock to and fro: each ``recv`` and ``send`` gives it
+    up, and getting it back wakes the other CPU. On one CPU the hand-over is a plain switch. Each process takes one of
+    the CPUs it is allowed by its own number, so that several servers do not meet on the first.
+    """
+    wanted = choice == "yes" or (choice == "auto" and _has_gil())
+    if wanted and sys.platform == "linux":
+        allowed = sorted(os.sched_getaffinity(0))
+        if len(allowed) > 1:
+            with contextlib.suppress(OSError):  # a container may forbid it
+                os.sched_setaffinity(0, {allowed[os.getpid() % len(allowed)]})
+
+
+def _has_gil() -> bool:
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def set_timeout(sock: socket.socket, option: int, seconds: float) -> None:

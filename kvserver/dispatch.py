@@ -13,12 +13,10 @@ from typing import cast
 
 from kvserver import errors
 from kvserver.commands import COMMANDS
-from kvserver.commands.registry import Command, Runs, find
+from kvserver.commands.registry import Command, find
 from kvserver.observe.log import get_logger
 from kvserver.protocol.replies import Deferred, Error, Reply
 from kvserver.session import Session
-
-_ON_DATABASE = Runs.ON_DATABASE
 
 # What a browser sends first or as a header line. Whoever speaks HTTP to this port was tricked into it (cross-protocol
 # scripting), so nothing more of what it sends may be executed.
@@ -33,14 +31,19 @@ def execute(session: Session, words: list[bytes]) -> Reply:
             command = _look_up(session, words)
         except Error as error:
             return _failed(session, error)
-    session.last_command = command.name
-    count = len(words)
-    if count < command.minimum or (command.maximum is not None and count > command.maximum):
+    session.last_command = command
+    if not command.minimum <= len(words) <= command.maximum:
         return _failed(session, errors.wrong_arity(command.name))
     try:
-        if command.runs is _ON_DATABASE:
-            return _on_database(session, command, words)
-        return cast("Reply", command.handler(session, *words[command.words :]))
+        if not command.on_database:
+            return cast("Reply", command.handler(session, *words[command.words :]))
+        keyspace = session.keyspace
+        with keyspace.lock:
+            keyspace.moment = None  # the clock is read when the command first needs the time
+            if keyspace.accessed is not None:
+                keyspace.touching = not session.no_touch or command.name == "touch"
+            reply: Reply | Deferred = command.handler(keyspace.databases[session.db], *words[command.words :])
+        return reply() if callable(reply) else reply
     except Error as error:
         return _failed(session, error)
     except MemoryError:
@@ -50,20 +53,11 @@ def execute(session: Session, words: list[bytes]) -> Reply:
         return _failed(session, Error(errors.INTERNAL))
 
 
-def _on_database(session: Session, command: Command, words: list[bytes]) -> Reply:
-    keyspace = session.state.keyspace
-    with keyspace.lock:
-        keyspace.now = keyspace.clock()
-        keyspace.touching = not session.no_touch or command.name == "touch"
-        reply: Reply | Deferred = command.handler(keyspace.databases[session.db], *words[command.words :])
-    return reply() if callable(reply) else reply
-
-
 def _look_up(session: Session, words: list[bytes]) -> Command:
     command = find(COMMANDS, words[0])
     if command is None:
         if words[0].lower() in _HTTP:
-            session.dropped = True
+            session.drop()
         raise errors.unknown_command(words)
     if not command.subcommands or len(words) < 2:
         return command

@@ -55,7 +55,7 @@ class Expirer:
         if not due:
             return False
         with keyspace.lock:
-            keyspace.now = keyspace.clock()
+            keyspace.moment = None
             for database, key in due:
                 if not database.expire_if_due(key) and (deadline := database.deadline(key)) is not None:
                     self._queue.add(deadline, database, key)  # it was moved later; this was its only entry

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from kvserver.protocol.encoder import Encode, encoder
 
 if TYPE_CHECKING:
+    from kvserver.commands.registry import Command
     from kvserver.state import State
-    from kvserver.store.memory import Database
+    from kvserver.store.memory import Database, Keyspace
 
 
 class Replies(Enum):
@@ -46,13 +47,12 @@ class Session:
     name: bytes = b""
     library_name: bytes = b""
     library_version: bytes = b""
-    capabilities: bytes = b""
     replies: Replies = Replies.ON
     no_evict: bool = False
     no_touch: bool = False
-    closing: bool = False  # close once what has been answered so far is sent
-    dropped: bool = False  # close now, and send nothing more
-    last_command: str = "NULL"
+    leaving: bool = False  # close once what has been answered so far is sent
+    dropped: bool = False  # with leaving: send nothing more
+    last_command: Command | None = None
     created: float = field(default_factory=time.monotonic)
     active: float = field(default_factory=time.monotonic)
     commands: int = 0  # commands run
@@ -61,6 +61,10 @@ class Session:
     received: int = 0  # bytes
     sent: int = 0  # bytes
     pending_input: int = 0  # bytes of a command that has not arrived whole
+    keyspace: Keyspace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keyspace = self.state.keyspace  # one step nearer: every command asks for it
 
     @property
     def database(self) -> Database:
@@ -71,6 +75,10 @@ class Session:
         """Answer in RESP2 or RESP3 from the next reply on."""
         self.protocol = protocol
         self.encode = encoder(protocol)
+
+    def drop(self) -> None:
+        """Close the connection without another byte."""
+        self.leaving = self.dropped = True
 
     def wait(self, seconds: float | None) -> None:
         """Do nothing for a time (without one: for good), but not longer than the server runs."""

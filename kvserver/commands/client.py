@@ -124,7 +124,7 @@ def describe(session: Session) -> bytes:
         "omem": 0,
         "tot-mem": session.pending_input,
         "events": "r",
-        "cmd": session.last_command,
+        "cmd": session.last_command.name if session.last_command else "NULL",
         "user": session.user,
         "redir": -1,
         "resp": session.protocol,
@@ -142,7 +142,7 @@ def flags_of(session: Session) -> str:
     letters = [
         letter
         for letter, holds in (
-            ("c", session.closing),
+            ("c", session.leaving),
             ("e", session.no_evict),
             ("T", session.no_touch),
             ("U", session.address.startswith("/")),
@@ -177,7 +177,7 @@ def _kill(session: Session, victims: Iterable[Session]) -> int:
     killed = 0
     for victim in victims:
         if victim is session:
-            session.closing = True  # this thread still has the reply to send
+            session.leaving = True  # this thread still has the reply to send
             killed += 1
         else:
             killed += session.state.clients.end(victim)

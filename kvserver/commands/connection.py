@@ -42,7 +42,7 @@ def echo(_session: Session, message: bytes) -> bytes:
 @_connection("QUIT", "", arity=-1, flags=_ALWAYS)
 def quit_(session: Session, *_words: bytes) -> SimpleString:
     """Closes the connection once this reply is sent; commands behind it are not run."""
-    session.closing = True
+    session.leaving = True
     return OK
 
 

@@ -203,7 +203,7 @@ def _whole_command(words: tuple[bytes, ...]) -> Command:
         raise Error("ERR Invalid command specified")
     if entry.keys is None:
         raise Error("ERR The command has no key arguments")
-    if len(words) < entry.minimum or (entry.maximum is not None and len(words) > entry.maximum):
+    if not entry.minimum <= len(words) <= entry.maximum:
         raise Error("ERR Invalid number of arguments specified for command")
     return entry
 

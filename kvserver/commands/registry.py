@@ -6,6 +6,7 @@ COMMAND DOCS and HELP. Nothing is listed anywhere else.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
@@ -71,10 +72,11 @@ class Command:
 
     name: str  # lower case; a subcommand as "container|name"
     handler: Callable[..., Any]
-    runs: Runs
+    on_database: bool  # whether it gets the database under the lock, or the session without
+    words: int  # how many words name it: 1, or 2 for a subcommand
     group: Group
     minimum: int  # words, with the name (and the container's)
-    maximum: int | None
+    maximum: int
     flags: Flags
     keys: Keys | None
     syntax: str
@@ -93,11 +95,6 @@ class Command:
     def summary(self) -> str:
         """One sentence: the first line of the handler's docstring."""
         return (self.handler.__doc__ or "").strip().partition("\n")[0]
-
-    @property
-    def words(self) -> int:
-        """How many words name it: 1, or 2 for a subcommand."""
-        return 1 + self.name.count("|")
 
 
 COMMANDS: dict[bytes, Command] = {}
@@ -135,10 +132,10 @@ def command(
     """
 
     def register(handler: _Handler) -> _Handler:
-        maximum = arity if arity > 0 else None
+        maximum = arity if arity > 0 else sys.maxsize
         _add(
             Command(
-                name.lower(), handler, runs, group, abs(arity), maximum, flags, keys, syntax, since, complexity,
+                name.lower(), handler, runs is Runs.ON_DATABASE, 1 + name.count("|"), group, abs(arity), maximum, flags, keys, syntax, since, complexity,
                 categories, tips,
             )
         )  # fmt: skip

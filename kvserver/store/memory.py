@@ -48,8 +48,8 @@ class Keyspace:
         self.lock = threading.Lock()
         self.max_value = max_value
         self.clock = clock
-        self.now = clock()  # the time of the command that holds the lock; one command sees one time
-        self.started_at = self.now
+        self.moment: int | None = None  # ``now`` of the command that holds the lock, once it has asked
+        self.started_at = clock()
         self.expiry: ExpiryQueue[Database] = ExpiryQueue(self.lock)
         self.databases = [Database(self) for _ in range(databases)]
         # Access times exist once someone has asked for one, so that reading costs nothing until then.
@@ -57,6 +57,13 @@ class Keyspace:
         self.touching = True  # false while a client with NO-TOUCH runs a command
         self.hits = self.misses = self.expired = 0
         self.snapshots = 0  # taken so far, which orders them
+
+    @property
+    def now(self) -> int:
+        """Wall-clock milliseconds, the same during one command. Lock held; dispatch forgets it between commands."""
+        if self.moment is None:
+            self.moment = self.clock()
+        return self.moment
 
     def swap(self, first: int, second: int) -> None:
         """Exchange two databases for everyone at once. Lock held."""
