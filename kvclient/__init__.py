@@ -1,1 +1,19 @@
-"""kvclient: a typed client for kvserver, Redis and Valkey."""
+"""kvclient: a typed client for kvserver, Redis and Valkey.
+
+    import kvclient
+
+    with kvclient.connect("redis://127.0.0.1:6379/0") as kv:
+        kv.set("greeting", "hello", ttl=30)
+        kv["greeting"]  # b"hello"
+
+Every error is a kvclient.errors.KVError. Not here: any code; the names below live in the modules of the same
+names.
+"""
+
+from kvclient import errors
+from kvclient.client import Client, connect
+from kvclient.commands.base import Future
+from kvclient.errors import KVError
+from kvclient.pipeline import Pipeline
+
+__all__ = ["Client", "Future", "KVError", "Pipeline", "connect", "errors"]

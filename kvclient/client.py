@@ -1,0 +1,240 @@
+"""The client: commands that run at once over a pool of connections, and the mapping face.
+
+Not here: which commands there are (commands/), how a socket is used (connection.py), how connections are
+shared (pool.py).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
+
+from kvclient.commands import Commands, refuse_connection_commands, to
+from kvclient.commands.base import Direct
+from kvclient.connection import Connection
+from kvclient.errors import BadURLError, ConnectionLostError, ServerError
+from kvclient.pipeline import Pipeline
+from kvclient.pool import Pool
+from kvclient.protocol import encode_command
+from kvclient.url import DEFAULT_URL, Options, parse_url
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+
+    from kvclient.commands.base import Args, Command, P, S
+    from kvclient.protocol import Key, Reply, Value
+
+T = TypeVar("T")
+_monotonic = time.monotonic
+
+
+def connect(
+    url: str = DEFAULT_URL,
+    *,
+    timeout: float | None = None,
+    max_connections: int | None = None,
+    name: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    db: int | None = None,
+    protocol: Literal[2, 3] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Client:
+    """Connect to kvserver, Redis or Valkey.
+
+    Args:
+        url: redis://[USER:PASSWORD@]HOST[:PORT][/DB], or rediss:// for TLS, or unix:///PATH; valkey:// and
+            valkeys:// mean the same. Options may follow as ?name=value&...; what is given here wins.
+        timeout: seconds that one call may take, waiting and connecting included. Default 5.
+        max_connections: the most connections to open, as many as calls can run at once. Default 32.
+        name: what CLIENT LIST shows for this client's connections.
+        username: user to authenticate as; needs a password.
+        password: password to authenticate with.
+        db: database number. Default 0.
+        protocol: 3 or 2, the version of RESP. Default 3, and 2 with a server that knows no other.
+        tls: a context to encrypt with, for more than the URL's tls_ca, tls_cert, tls_key and tls_verify say.
+
+    Raises:
+        CannotConnectError: nobody answers there.
+        AuthError: the user or the password is wrong.
+        BadURLError: the URL or an option makes no sense.
+    """
+    options = parse_url(
+        url, timeout=timeout, max_connections=max_connections, name=name, username=username,
+        password=password, db=db, protocol=protocol, tls=True if tls is not None else None,
+    )  # fmt: skip
+    client = Client(options, tls)
+    try:
+        client.check()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class Client(Commands, Direct):
+    """A server, as an object whose methods are its commands. Threads may share it, and so may forked children.
+
+    As a mapping it goes from keys (bytes or str) to values (bytes): client[key], `in`, del, len() and
+    iteration. Make one with connect().
+    """
+
+    def __init__(self, options: Options, tls: ssl.SSLContext | None = None) -> None:
+        self.options = options
+        self._timeout = options.timeout
+        context = tls if tls is not None or not options.tls else tls_context(options)
+        self._pool = Pool(lambda: Connection(options, context), options.max_connections)
+
+    def __repr__(self) -> str:
+        return f"<kvclient.Client {self.options.address} db={self.options.db}>"
+
+    @classmethod
+    def _bind(cls, command: Command[S, P, T]) -> Callable[..., object]:
+        build, convert, safe, patience = command.build, command.convert, command.safe, command.patience
+        if patience is None:
+
+            def method(self: Client, *args: object, **kwargs: object) -> T:
+                return self._run(build(self, *args, **kwargs), convert, safe)  # type: ignore[arg-type]
+        else:
+
+            def method(self: Client, *args: object, **kwargs: object) -> T:
+                words = build(self, *args, **kwargs)  # type: ignore[arg-type]
+                return self._run(words, convert, safe, self._timeout + patience(words))
+
+        return method
+
+    # ---- running commands ----------------------------------------------------------------------------------
+
+    def execute(self, *args: Value, timeout: float | None = None) -> Reply:
+        """Run any command, given word by word, and return the server's reply.
+
+        Args:
+            args: the command and its arguments, as in "OBJECT", "ENCODING", "key".
+            timeout: seconds this call may take; default: the client's.
+
+        Raises:
+            ServerError: the server refused the command.
+            CommandRefusedError: it would change a connection that is shared; the message says what to do.
+            KVError: no reply came; its `applied` says whether the command may have taken effect.
+        """
+        refuse_connection_commands(args)
+        return self._run(args, to.anything, False, timeout)
+
+    def _run(self, args: Args, convert: Callable[[Reply], T], safe: bool, timeout: float | None = None) -> T:
+        """Send one command and convert its reply; once more if the connection broke and that cannot harm."""
+        payload = encode_command(args)
+        deadline = _monotonic() + (self._timeout if timeout is None else timeout)
+        try:
+            return self._attempt(payload, convert, deadline)
+        except ConnectionLostError as error:
+            if not safe and error.applied != "no":
+                raise
+        return self._attempt(payload, convert, deadline)
+
+    def _attempt(self, payload: bytes, convert: Callable[[Reply], T], deadline: float) -> T:
+        pool = self._pool
+        connection = pool.take(deadline)
+        try:
+            reply = connection.call(payload, deadline)
+            if not isinstance(reply, ServerError):
+                result = convert(reply)
+        except BaseException:
+            # Whatever is still under way on this connection, nobody else may read it.
+            pool.drop(connection)
+            raise
+        pool.give(connection)
+        if isinstance(reply, ServerError):
+            raise reply
+        return result
+
+    def pipeline(self, *, raise_errors: bool = True, timeout: float | None = None) -> Pipeline:
+        """Collect commands in a with block and send them together at its end.
+
+        Args:
+            raise_errors: raise PipelineError at the end if the server refused some of the commands; otherwise
+                only the futures of those raise.
+            timeout: seconds to wait for each 16 KiB of commands or so; default: the client's.
+        """
+        return Pipeline(self._pool, self._timeout if timeout is None else timeout, raise_errors=raise_errors)
+
+    # ---- lifetime ------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Make sure that the server can be reached.
+
+        Raises:
+            CannotConnectError, AuthError, PoolTimeoutError, ClientClosedError: as any command.
+        """
+        self._pool.give(self._pool.take(_monotonic() + self._timeout))
+
+    def close(self) -> None:
+        """Close all connections, each one in use as soon as its call is over."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- the mapping face ----------------------------------------------------------------------------------
+
+    def scan_iter(
+        self,
+        *,
+        match: Key | None = None,
+        count: int | None = None,
+        type: Key | None = None,  # noqa: A002 - the server's word for it
+    ) -> Iterator[bytes]:
+        """Iterate over keys without stopping the server; see scan() for the options.
+
+        Every key that is there from beginning to end is yielded at least once. Redis and Valkey may yield one
+        twice, and keys that come or go meanwhile may be missing or not.
+        """
+        cursor = -1
+        while cursor:
+            cursor, keys = self.scan(max(cursor, 0), match=match, count=count, type=type)
+            yield from keys
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.scan_iter()
+
+    def __len__(self) -> int:
+        return self.dbsize()
+
+    def __bool__(self) -> bool:
+        """True, always: without this, `if client:` would ask the server for its number of keys."""
+        return True
+
+    def __contains__(self, key: Key) -> bool:
+        return self.exists(key) == 1
+
+    def __getitem__(self, key: Key) -> bytes:
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: Key, value: Value) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: Key) -> None:
+        if not self.delete(key):
+            raise KeyError(key)
+
+
+def tls_context(options: Options) -> ssl.SSLContext:
+    """The TLS settings that the URL asks for."""
+    import ssl  # here, since it is slow and few need it
+
+    try:
+        context = ssl.create_default_context(cafile=options.tls_ca)
+        if not options.tls_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if options.tls_cert is not None:
+            context.load_cert_chain(options.tls_cert, options.tls_key)
+    except OSError as error:
+        raise BadURLError(f"bad option: cannot load the TLS files: {error}") from error
+    return context

@@ -1,0 +1,53 @@
+"""What several commands' options have in common: how times, conditions and switches are written.
+
+Not here: whole commands.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from kvclient.commands.base import Args
+
+Ttl: TypeAlias = int | float | dt.timedelta
+When: TypeAlias = int | float | dt.datetime
+
+
+def whole_or_milliseconds(ttl: Ttl) -> tuple[bool, int]:
+    """A duration as (True, seconds) if it is an int, else as (False, milliseconds)."""
+    if isinstance(ttl, dt.timedelta):
+        return False, round(ttl.total_seconds() * 1000)
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+        raise TypeError(f"a ttl is int or float seconds, or a timedelta, not {type(ttl).__name__}")
+    return (True, ttl) if isinstance(ttl, int) else (False, round(ttl * 1000))
+
+
+def moment(when: When) -> tuple[bool, int]:
+    """A point in time as (True, seconds since 1970) if it is an int, else as (False, milliseconds)."""
+    if isinstance(when, dt.datetime):
+        if when.tzinfo is None:
+            raise ValueError("a datetime without a time zone is ambiguous: add one, such as datetime.UTC")
+        return False, round(when.timestamp() * 1000)
+    if isinstance(when, bool) or not isinstance(when, int | float):
+        raise TypeError(f"a time is int or float seconds since 1970, or a datetime, not {type(when).__name__}")
+    return (True, when) if isinstance(when, int) else (False, round(when * 1000))
+
+
+def expiry(ttl: Ttl | None, expire_at: When | None, *, other: bytes | None = None) -> Args:
+    """The option words of SET and GETEX for a lifetime; `other` is the word of a third way, if it was chosen."""
+    if (ttl is not None) + (expire_at is not None) + (other is not None) > 1:
+        raise ValueError("give at most one of ttl=, expire_at= and keep_ttl= or persist=")
+    if ttl is not None:
+        whole, number = whole_or_milliseconds(ttl)
+        return (b"EX" if whole else b"PX", number)
+    if expire_at is not None:
+        whole, number = moment(expire_at)
+        return (b"EXAT" if whole else b"PXAT", number)
+    return () if other is None else (other,)
+
+
+def words(**switches: bool) -> Args:
+    """The names of the switches that are on, as option words: (b"NX",) for NX=True, XX=False."""
+    return tuple(name.encode() for name, on in switches.items() if on)

@@ -1,0 +1,341 @@
+"""One socket's life: create, connect, shake hands, send, receive, close.
+
+Not here: who uses the connection when (pool.py), what is sent (commands/), how bytes become replies
+(protocol.py). A connection belongs to one thread at a time, and after any exception but a ServerError its
+owner closes it: what is still on the wire belongs to a call that has failed.
+
+Time: a Python socket with a timeout asks the kernel twice per call, once whether it may and once to do it. So
+the socket blocks, and the kernel itself gives up after SLICE seconds (SO_RCVTIMEO); only who has to wait
+longer than that pays for an exact deadline. The slice is short because Python restarts an interrupted recv()
+with the whole slice: a signal that keeps arriving must not be able to put the deadline off.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import os
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Final
+
+from kvclient.errors import (
+    CallTimeoutError,
+    CannotConnectError,
+    ConnectionLostError,
+    KVError,
+    ProtocolError,
+    ServerError,
+    UnknownCommandError,
+)
+from kvclient.protocol import INCOMPLETE, Decoder, Reply, decode_single, encode_command
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from kvclient.errors import Applied
+    from kvclient.protocol import Value
+    from kvclient.url import Options
+
+SLICE: Final = 0.005  # seconds
+CHUNK: Final = 64 * 1024  # bytes asked of one recv(), unless a long value is known to be under way
+MAX_CHUNK: Final = 1024 * 1024
+# A pipeline's unanswered bytes. They fit into the kernel's buffers even if the server reads nothing, so that
+# it and we cannot both be stuck in send(), each waiting for the other to read.
+WINDOW: Final = 48 * 1024
+
+_KERNEL_SLICES: Final = os.name == "posix"
+_monotonic = time.monotonic
+
+
+@functools.cache
+def _library_version() -> str:
+    """What CLIENT SETINFO reports; the two packages are one distribution."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("kvserver")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+class Connection:
+    """A connection to the server that `options` names; open() makes it.
+
+    Attributes:
+        used: monotonic time at which the pool last had it back.
+        protocol: the RESP version agreed in the handshake.
+    """
+
+    __slots__ = ("__weakref__", "_decoder", "_options", "_sock", "_tls", "protocol", "used")
+
+    def __init__(self, options: Options, tls: ssl.SSLContext | None = None) -> None:
+        self._options = options
+        self._tls = tls
+        self._sock: socket.socket | None = None
+        self._decoder = Decoder()
+        self.protocol: int = options.protocol
+        self.used = 0.0
+
+    # ---- opening and closing -------------------------------------------------------------------------------
+
+    def open(self, deadline: float) -> None:
+        """Connect and shake hands, by `deadline` (monotonic seconds).
+
+        Raises:
+            CannotConnectError: nobody is there, or what is there does not behave like a server.
+            AuthError: the server does not accept the user and password.
+        """
+        try:
+            self._connect(deadline)
+            self._handshake(deadline)
+        except ServerError:
+            self.close()
+            raise
+        except (KVError, OSError, UnicodeError) as error:
+            self.close()
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise CannotConnectError(
+                f"cannot connect to {self._options.address}: {reason}; is the server running there?"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, deadline: float) -> None:
+        options = self._options
+        wait = _remaining(deadline)
+        if options.path is not None:
+            sock = socket.socket(socket.AF_UNIX)
+            self._sock = sock
+            sock.settimeout(wait)
+            sock.connect(options.path)
+        else:
+            sock = socket.create_connection((options.host, options.port), wait)
+            self._sock = sock
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._tls is not None:
+            sock.settimeout(_remaining(deadline))
+            self._sock = self._tls.wrap_socket(sock, server_hostname=options.host)
+        self.adopt(self._sock)
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Use a socket that is already connected."""
+        self._sock = sock
+        sock.settimeout(None)
+        if _KERNEL_SLICES:
+            slice_ = struct.pack("ll", 0, int(SLICE * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, slice_)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, slice_)
+
+    def _handshake(self, deadline: float) -> None:
+        """Agree on protocol, user, name and database: one write and one read, unless the server is old."""
+        wanted = self.protocol
+        replies = self._ask(self._greeting(wanted), deadline)
+        if wanted == 3 and _refuses_hello(replies[0]):
+            self.protocol = 2
+            replies = self._ask(self._greeting(2), deadline)
+        for reply in replies[:-2]:  # the last two, CLIENT SETINFO, are a courtesy that old servers do not know
+            if isinstance(reply, ServerError):
+                raise reply
+
+    def _greeting(self, protocol: int) -> list[tuple[Value, ...]]:
+        options = self._options
+        commands: list[tuple[Value, ...]] = []
+        user, password = options.username, options.password
+        if protocol == 3:
+            login = () if password is None else ("AUTH", user or "default", password)
+            commands.append(("HELLO", 3, *login))
+        elif password is not None:
+            commands.append(("AUTH", password) if user is None else ("AUTH", user, password))
+        if options.name is not None:
+            commands.append(("CLIENT", "SETNAME", options.name))
+        if options.db:
+            commands.append(("SELECT", options.db))
+        commands.append(("CLIENT", "SETINFO", "LIB-NAME", "kvclient"))
+        commands.append(("CLIENT", "SETINFO", "LIB-VER", _library_version()))
+        return commands
+
+    def _ask(self, commands: list[tuple[Value, ...]], deadline: float) -> list[Reply]:
+        replies: list[Reply] = []
+        self._send(b"".join(map(encode_command, commands)), deadline)
+        self._collect(replies, len(commands), len(commands), deadline)
+        return replies
+
+    def close(self) -> None:
+        """Close the socket; harmless when it is closed already."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def __del__(self) -> None:
+        # KeyboardInterrupt between two bytecodes can lose a connection. No lock is needed to close it.
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """True before open() and after close()."""
+        return self._sock is None
+
+    def quiet(self) -> bool:
+        """True if the connection is usable: the server has neither closed it nor sent what nobody asked for."""
+        sock = self._sock
+        if sock is None or not self._decoder.idle:
+            return False
+        try:
+            sock.settimeout(0)
+            sock.recv(1)
+        except OSError as error:
+            if _would_block(error):
+                sock.settimeout(None)
+                return True
+        return False
+
+    # ---- one command ---------------------------------------------------------------------------------------
+
+    def call(self, payload: bytes, deadline: float) -> Reply:
+        """Send one command and return its reply; an error reply is returned, not raised.
+
+        Raises:
+            ConnectionLostError, CallTimeoutError, ProtocolError: the connection is now to be closed.
+        """
+        self._send(payload, deadline)
+        data = self._recv(deadline)
+        reply = decode_single(data)
+        if reply is not INCOMPLETE:
+            return reply
+        replies: list[Reply] = []
+        self._take(data, replies, 1)
+        self._collect(replies, 1, 1, deadline)
+        return replies[0]
+
+    # ---- many commands -------------------------------------------------------------------------------------
+
+    def exchange(self, chunks: Sequence[tuple[bytes, int]], timeout: float, replies: list[Reply]) -> None:
+        """Send chunks of encoded commands, each with its number of commands, and append all replies.
+
+        At most WINDOW bytes are unanswered at a time, unless one chunk alone is longer. `timeout` (seconds)
+        begins anew with each chunk. On failure, `replies` holds what came before it.
+
+        Raises:
+            ConnectionLostError, CallTimeoutError, ProtocolError: the connection is now to be closed. Their
+                `applied` speaks of the first command without a reply.
+        """
+        pending: collections.deque[tuple[int, int]] = collections.deque()  # (bytes, replies once answered)
+        waiting = promised = 0
+        for payload, count in chunks:
+            deadline = _monotonic() + timeout
+            while pending and waiting + len(payload) > WINDOW:
+                size, upto = pending.popleft()
+                self._collect(replies, upto, promised, deadline)
+                waiting -= size
+            try:
+                self._send(payload, deadline)
+            except (ConnectionLostError, CallTimeoutError) as error:
+                if count > 1 or promised > len(replies):
+                    error.applied = "unknown"
+                raise
+            promised += count
+            waiting += len(payload)
+            pending.append((len(payload), promised))
+        for _, upto in pending:
+            self._collect(replies, upto, promised, _monotonic() + timeout)
+
+    # ---- bytes ---------------------------------------------------------------------------------------------
+
+    def _send(self, payload: bytes, deadline: float) -> None:
+        """Send all of `payload`. A single command that fails here was not executed: it never arrived whole."""
+        sock = self._socket("no")
+        try:
+            sent = sock.send(payload)
+        except OSError as error:
+            if not _would_block(error):
+                raise ConnectionLostError(f"connection lost before sending: {error}", applied="no") from error
+            sent = 0
+        if sent != len(payload):
+            self._send_rest(sock, memoryview(payload)[sent:], deadline)
+
+    def _send_rest(self, sock: socket.socket, rest: memoryview, deadline: float) -> None:
+        try:
+            while rest:
+                sock.settimeout(_remaining(deadline))
+                rest = rest[sock.send(rest) :]
+            sock.settimeout(None)
+        except TimeoutError:
+            raise CallTimeoutError(_TOO_SLOW.format("take the command"), applied="no") from None
+        except OSError as error:
+            raise ConnectionLostError(f"connection lost while sending: {error}", applied="no") from error
+
+    def _recv(self, deadline: float) -> bytes:
+        """The next bytes; b"" at the end. Waits for one slice first, and exactly if that was too short."""
+        sock = self._socket("unknown")
+        missing = self._decoder.missing
+        size = CHUNK if missing < CHUNK else min(missing, MAX_CHUNK)
+        try:
+            if _KERNEL_SLICES:
+                try:
+                    return sock.recv(size)
+                except OSError as error:
+                    if not _would_block(error):
+                        raise
+            sock.settimeout(_remaining(deadline))
+            data = sock.recv(size)
+            sock.settimeout(None)
+        except TimeoutError:
+            raise CallTimeoutError(_TOO_SLOW.format("reply")) from None
+        except OSError as error:
+            raise ConnectionLostError(f"connection lost while waiting for the reply: {error}") from error
+        return data
+
+    def _collect(self, replies: list[Reply], upto: int, promised: int, deadline: float) -> None:
+        """Receive until `replies` holds `upto` replies; more than `promised` is an error."""
+        while len(replies) < upto:
+            if replies and _monotonic() > deadline:
+                raise CallTimeoutError(_TOO_SLOW.format("reply"))
+            self._take(self._recv(deadline), replies, promised)
+
+    def _take(self, data: bytes, replies: list[Reply], promised: int) -> None:
+        """Decode what was received."""
+        if not data:
+            raise ConnectionLostError("the server closed the connection before its reply was complete")
+        decoder = self._decoder
+        try:
+            decoder.feed(data)
+        finally:
+            replies += decoder.replies
+            decoder.replies.clear()
+        if len(replies) > promised or (len(replies) == promised and not decoder.idle):
+            raise ProtocolError("the server sent more replies than there were commands")
+
+    def _socket(self, applied: Applied) -> socket.socket:
+        if self._sock is None:
+            raise ConnectionLostError("the connection is closed", applied=applied)
+        return self._sock
+
+
+_TOO_SLOW: Final = "the server did not {} in time: give a longer timeout=, or see what keeps the server busy"
+
+
+def _remaining(deadline: float) -> float:
+    """Seconds until `deadline`; TimeoutError if it has passed."""
+    left = deadline - _monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+def _would_block(error: OSError) -> bool:
+    """True if the kernel (or TLS above it) merely has nothing yet. By name, since ssl is slow to import."""
+    return isinstance(error, BlockingIOError) or type(error).__name__ in {
+        "SSLWantReadError",
+        "SSLWantWriteError",
+    }
+
+
+def _refuses_hello(reply: Reply) -> bool:
+    return isinstance(reply, UnknownCommandError) or (isinstance(reply, ServerError) and reply.code == "NOPROTO")

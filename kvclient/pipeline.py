@@ -1,0 +1,165 @@
+"""Pipelines: commands collected first, then sent together, their replies read together.
+
+Not here: the order of sending and reading that keeps long pipelines from blocking (connection.py).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from kvclient.commands import Commands, refuse_connection_commands, to
+from kvclient.commands.base import Future, Queued
+from kvclient.errors import ConnectionLostError, KVError, PipelineAbandonedError, PipelineError, ServerError
+from kvclient.protocol import encode_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kvclient.commands.base import Args, Command, P, S
+    from kvclient.pool import Pool
+    from kvclient.protocol import Reply, Value
+
+T = TypeVar("T")
+
+CHUNK: Final = 16 * 1024  # bytes of commands that travel together
+
+_monotonic = time.monotonic
+
+
+class Pipeline(Commands, Queued):
+    """Commands that wait for the end of a with block. Each gives a Future of what it returns on a Client.
+
+        with client.pipeline() as p:
+            old = p.get("a")
+            p.incr("hits")
+        print(old.result())
+
+    It belongs to one thread. It is not a transaction: other clients' commands may run in between. Leaving the
+    block by an exception sends nothing.
+    """
+
+    def __init__(self, pool: Pool, timeout: float, *, raise_errors: bool) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._raise_errors = raise_errors
+        self._payloads: list[bytes] = []
+        self._futures: list[Future[object]] = []
+        self._patience = 0.0
+        self._safe = True
+
+    @classmethod
+    def _bind(cls, command: Command[S, P, T]) -> Callable[..., object]:
+        build, convert, safe, patience = command.build, command.convert, command.safe, command.patience
+
+        def method(self: Pipeline, *args: object, **kwargs: object) -> Future[T]:
+            words = build(self, *args, **kwargs)  # type: ignore[arg-type]
+            if patience is not None:
+                self._patience += patience(words)
+            return self._add(words, convert, safe)
+
+        return method
+
+    def __len__(self) -> int:
+        """How many commands wait to be sent."""
+        return len(self._payloads)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def execute(self, *args: Value) -> Future[Reply]:
+        """Add any command, word by word; see Client.execute().
+
+        Raises:
+            CommandRefusedError: it would change a connection that is shared.
+        """
+        refuse_connection_commands(args)
+        return self._add(args, to.anything, safe=False)
+
+    def _add(self, args: Args, convert: Callable[[Reply], T], safe: bool) -> Future[T]:
+        self._payloads.append(encode_command(args))
+        future = Future(convert)
+        self._futures.append(future)  # type: ignore[arg-type]  # Future[T] is only written to by us
+        self._safe = self._safe and safe
+        return future
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.run()
+            return
+        error = PipelineAbandonedError("nothing of this pipeline was sent: its with block raised an exception")
+        for future in self._futures:
+            future.fail(error)
+        self._clear()
+
+    def run(self) -> tuple[object, ...]:
+        """Send what was collected; return all results in order. The pipeline is then empty and can go on.
+
+        Raises:
+            PipelineError: the server refused some commands (unless raise_errors is False; their places in the
+                tuple then hold the errors).
+            KVError: the connection failed; futures whose replies had come have their results.
+        """
+        payloads, futures, safe, patience = self._payloads, self._futures, self._safe, self._patience
+        self._clear()
+        if not payloads:
+            return ()
+        chunks = list(_chunks(payloads))
+        try:
+            self._attempt(chunks, futures, patience)
+        except ConnectionLostError as error:
+            if not safe and error.applied != "no":
+                raise
+            self._attempt(chunks, futures, patience)
+        return self._results(futures)
+
+    def _clear(self) -> None:
+        self._payloads, self._futures, self._safe, self._patience = [], [], True, 0.0
+
+    def _attempt(self, chunks: list[tuple[bytes, int]], futures: list[Future[object]], patience: float) -> None:
+        replies: list[Reply] = []
+        settled = 0
+        try:
+            connection = self._pool.take(_monotonic() + self._timeout)
+            try:
+                try:
+                    connection.exchange(chunks, self._timeout + patience, replies)
+                finally:
+                    for future, reply in zip(futures, replies, strict=False):
+                        future.settle(reply)
+                        settled += 1
+            except BaseException:
+                self._pool.drop(connection)
+                raise
+            self._pool.give(connection)
+        except KVError as error:
+            for future in futures[settled:]:
+                future.fail(error)
+            raise
+
+    def _results(self, futures: list[Future[object]]) -> tuple[object, ...]:
+        errors = [future.error() for future in futures]
+        results = tuple(error or future.result() for error, future in zip(errors, futures, strict=True))
+        failed = [(place, error) for place, error in enumerate(errors) if isinstance(error, ServerError)]
+        if failed and self._raise_errors:
+            place, first = failed[0]
+            raise PipelineError(
+                f"{len(failed)} of {len(futures)} commands failed, the first being number {place + 1}: {first}; "
+                "see .results for every command's result",
+                results,
+            ) from first
+        return results
+
+
+def _chunks(payloads: list[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Join commands into chunks of at most CHUNK bytes, except that a longer command is a chunk by itself."""
+    start = size = 0
+    for place, payload in enumerate(payloads):
+        if size and size + len(payload) > CHUNK:
+            yield b"".join(payloads[start:place]), place - start
+            start, size = place, 0
+        size += len(payload)
+    yield b"".join(payloads[start:]), len(payloads) - start
