@@ -81,7 +81,7 @@ def client_info(session: Session) -> Verbatim:
 
 @_subcommand(
     "CLIENT|LIST",
-    "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]] [filter value ...]",
+    "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]] [filter value [filter value ...]]",
     arity=-2,
     flags=_ADMIN,
     since="2.4.0",

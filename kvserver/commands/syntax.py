@@ -1,7 +1,7 @@
 """A command's syntax line to the ``arguments`` of COMMAND DOCS, from which redis-cli completes and hints.
 
 The notation is that of the command documentation: ``name`` a value, ``NAME`` a literal word, ``[...]`` optional,
-``<a | b>`` and ``[a | b]`` alternatives, ``x [x ...]`` one or more. So a line like
+``<a | b>`` and ``[a | b]`` alternatives, ``x [x ...]`` one or more, ``[x ...]`` any number. So a line like
 ``key seconds [NX | XX]`` is written once and read by people and programs.
 """
 
@@ -46,13 +46,15 @@ class _Parser:
         return self._tokens[self._position - 1]
 
     def sequence(self, end: str | None) -> list[_Argument]:
-        """Arguments up to ``end`` or an alternative's bar; ``x [x ...]`` marks what came before as repeatable."""
+        """Arguments up to ``end`` or an alternative's bar; ``a b [a b ...]`` makes one repeatable block of a and b."""
         arguments: list[_Argument] = []
         while (token := self._peek()) is not None and token not in (end, "|"):
             self._next()
             if token == "...":
-                continue
-            if token == "[" and self._is_repetition():
+                _flag(arguments[-1], "multiple")
+            elif token == "[" and (size := self._repetition(arguments)):
+                repeated = arguments[-size:]
+                arguments[-size:] = [repeated[0] if size == 1 else _group("block", repeated)]
                 _flag(arguments[-1], "multiple")
             elif token in ("[", "<"):
                 argument = self._choice("]" if token == "[" else ">")
@@ -63,14 +65,14 @@ class _Parser:
                 arguments.append(self._word(token))
         return arguments
 
-    def _is_repetition(self) -> bool:
-        """Whether the bracket just opened is ``[x ...]``; if so it is passed over."""
-        brackets = [n for n, token in enumerate(self._tokens) if token in ("[", "]") and n >= self._position]
-        close = brackets[0]
-        if self._tokens[close] == "[" or self._tokens[close - 1] != "...":
-            return False
-        self._position = close + 1
-        return True
+    def _repetition(self, before: list[_Argument]) -> int:
+        """How many of the arguments ``before`` the bracket just opened repeats, and then passes over, if any."""
+        names = self._tokens[self._position : self._tokens.index("]", self._position)]
+        size = len(names) - 1
+        if names[-1] != "..." or [argument[b"name"] for argument in before[-size:]] != _encoded(names[:size]):
+            return 0
+        self._position += len(names) + 1
+        return size
 
     def _word(self, token: str) -> _Argument:
         """A value, or a literal with the value that follows it."""
@@ -91,6 +93,10 @@ class _Parser:
         if len(alternatives) == 1:
             return alternatives[0][0] if len(alternatives[0]) == 1 else _group("block", alternatives[0])
         return _group("oneof", [one[0] if len(one) == 1 else _group("block", one) for one in alternatives])
+
+
+def _encoded(words: list[str]) -> list[bytes]:
+    return [word.encode("ascii") for word in words]
 
 
 def _argument(name: str, kind: str, token: str | None = None) -> _Argument:
