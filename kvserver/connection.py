@@ -111,7 +111,7 @@ class Connection:
                 reply = execute(session, words)
                 if session.replies is not _ON and not self._is_answered():
                     continue
-                encoded = session.encode(reply)
+                encoded = session.encoding[reply.__class__](reply)
                 replies.append(encoded)
                 waiting += len(encoded)
                 if waiting >= _SEND_AT:

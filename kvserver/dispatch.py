@@ -13,7 +13,7 @@ from typing import cast
 
 from kvserver import errors
 from kvserver.commands import COMMANDS
-from kvserver.commands.registry import Command, find
+from kvserver.commands.registry import DIRECT, Command, find
 from kvserver.observe.log import get_logger
 from kvserver.protocol.replies import Deferred, Error, Reply
 from kvserver.session import Session
@@ -25,14 +25,16 @@ _HTTP = frozenset((b"post", b"put", b"host:"))
 
 def execute(session: Session, words: list[bytes]) -> Reply:
     """Run one command and give its reply; an error is a reply too. Never raises."""
-    command = COMMANDS.get(words[0])
-    if command is None or command.subcommands:
+    try:
+        command = DIRECT[words[0]]
+    except KeyError:
         try:
             command = _look_up(session, words)
         except Error as error:
             return _failed(session, error)
     session.last_command = command
-    if not command.minimum <= len(words) <= command.maximum:
+    count = len(words)
+    if not command.minimum <= count <= command.maximum:
         return _failed(session, errors.wrong_arity(command.name))
     try:
         if not command.on_database:
@@ -42,7 +44,15 @@ def execute(session: Session, words: list[bytes]) -> Reply:
             keyspace.moment = None  # the clock is read when the command first needs the time
             if keyspace.accessed is not None:
                 keyspace.touching = not session.no_touch or command.name == "touch"
-            reply: Reply | Deferred = command.handler(keyspace.databases[session.db], *words[command.words :])
+            database = keyspace.databases[session.db]
+            reply: Reply | Deferred
+            # Most commands have one argument or two; calling them so is measurably quicker than with a slice.
+            if count == 2:
+                reply = command.handler(database, words[1])
+            elif count == 3 and command.words == 1:
+                reply = command.handler(database, words[1], words[2])
+            else:
+                reply = command.handler(database, *words[command.words :])
         return reply() if callable(reply) else reply
     except Error as error:
         return _failed(session, error)

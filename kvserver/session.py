@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from kvserver.protocol.encoder import Encode, encoder
+from kvserver.protocol.encoder import Encoding, encoding
 
 if TYPE_CHECKING:
     from kvserver.commands.registry import Command
@@ -42,7 +42,7 @@ class Session:
     descriptor: int = -1
     db: int = 0
     protocol: int = 2
-    encode: Encode = field(default_factory=lambda: encoder(2))
+    encoding: Encoding = field(default_factory=lambda: encoding(2))
     user: str = "default"
     name: bytes = b""
     library_name: bytes = b""
@@ -74,7 +74,7 @@ class Session:
     def speak(self, protocol: int) -> None:
         """Answer in RESP2 or RESP3 from the next reply on."""
         self.protocol = protocol
-        self.encode = encoder(protocol)
+        self.encoding = encoding(protocol)
 
     def drop(self) -> None:
         """Close the connection without another byte."""

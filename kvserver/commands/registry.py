@@ -100,6 +100,9 @@ class Command:
 COMMANDS: dict[bytes, Command] = {}
 """By name, in lower and in upper case; :func:`find` knows every other case."""
 
+DIRECT: dict[bytes, Command] = {}
+"""Those of ``COMMANDS`` that one word names: what dispatch tries first."""
+
 
 def command(
     name: str,
@@ -135,8 +138,8 @@ def command(
         maximum = arity if arity > 0 else sys.maxsize
         _add(
             Command(
-                name.lower(), handler, runs is Runs.ON_DATABASE, 1 + name.count("|"), group, abs(arity), maximum, flags, keys, syntax, since, complexity,
-                categories, tips,
+                name.lower(), handler, runs is Runs.ON_DATABASE, 1 + name.count("|"), group, abs(arity), maximum,
+                flags, keys, syntax, since, complexity, categories, tips,
             )
         )  # fmt: skip
         return handler
@@ -151,6 +154,11 @@ def _add(new: Command) -> None:
     if key in table:
         raise AssertionError(f"{new.name} is registered twice")
     table[key] = table[key.upper()] = new
+    if subcommand:
+        for name in (container, container.upper()):
+            DIRECT.pop(name.encode("ascii"), None)
+    else:
+        DIRECT[key] = DIRECT[key.upper()] = new
 
 
 def find(table: dict[bytes, Command], name: bytes) -> Command | None:

@@ -1,22 +1,24 @@
 """Replies to bytes, in RESP2 or RESP3. Pure functions of the value: no connection, no command names.
 
-A reply type is one entry in a table a protocol version; :func:`encoder` gives the function a connection keeps.
+A reply type is one entry in a table a protocol version; :func:`encoding` gives the table a connection uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kvserver.protocol.replies import Error, Push, Reply, Set, SimpleString, Verbatim
 
 Encode = Callable[[Reply], bytes]
+Encoding = Mapping[type, Callable[..., bytes]]
+"""The function that encodes a reply, by the reply's class."""
 
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
 
-def encoder(version: int) -> Encode:
-    """The encoding function for protocol ``version`` (2 or 3)."""
-    return _encode2 if version == 2 else _encode3
+def encoding(version: int) -> Encoding:
+    """The encoding of protocol ``version`` (2 or 3), to be used as ``encoding[reply.__class__](reply)``."""
+    return _RESP2 if version == 2 else _RESP3
 
 
 def encode_error(text: str) -> bytes:
