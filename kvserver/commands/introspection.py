@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import partial
+from inspect import cleandoc
+from textwrap import wrap
 
 from kvserver import errors
 from kvserver.commands.registry import COMMANDS, Command, Flags, Group, Keys, Runs, command, every, find
@@ -216,6 +219,10 @@ def _key_places(entry: Command, count: int) -> range:
 
 # HELP
 
+_COLUMNS = 78
+_INSIDE = re.compile(r"(?<![|\]]) (?![\[|])")
+"""A blank of a syntax line that no option begins or ends at."""
+
 
 @command(
     "HELP",
@@ -238,17 +245,35 @@ def help_(_session: Session, *words: bytes) -> Verbatim:
 def _overview() -> str:
     lines = ["Commands (HELP command explains one; QUIT leaves):"]
     for group in Group:
-        names = sorted(entry.name.upper() for entry in every() if entry.group is group)
-        lines += ["", f"{group.value}:", f"  {' '.join(names)}"]
-    return "\n".join(lines)
+        if names := sorted(entry.name.upper() for entry in every() if entry.group is group):
+            lines += ["", f"{group.value}:", *_wrapped(" ".join(names), "  ")]
+    return _text(lines)
 
 
 def _explanation(entry: Command) -> str:
-    usage = f"{entry.name.replace('|', ' ').upper()} {entry.syntax}".rstrip()
-    lines = [usage, "", *(line.strip() for line in (entry.handler.__doc__ or "").strip().splitlines())]
+    usage = f"{_spoken(entry)} {entry.syntax}".rstrip()
+    # Broken between options only, not between an option and its value.
+    lines = [line.replace("\xa0", " ") for line in _wrapped(_INSIDE.sub("\xa0", usage), "", "    ")]
+    for paragraph in cleandoc(entry.handler.__doc__ or "").split("\n\n"):
+        lines += ["", *_wrapped(paragraph)]
     lines += ["", f"Complexity: {entry.complexity}. Since: {entry.since}."]
-    lines += [f"  {sub.name.replace('|', ' ').upper()}: {sub.summary}" for sub in every(entry.subcommands)]
-    return "\n".join(lines)
+    for subcommand in every(entry.subcommands):
+        lines += _wrapped(f"{_spoken(subcommand)}: {subcommand.summary}", "  ", "      ")
+    return _text(lines)
+
+
+def _spoken(entry: Command) -> str:
+    return entry.name.replace("|", " ").upper()
+
+
+def _wrapped(text: str, first: str = "", other: str | None = None) -> list[str]:
+    other = first if other is None else other
+    return wrap(text, _COLUMNS, initial_indent=first, subsequent_indent=other, break_on_hyphens=False)
+
+
+def _text(lines: list[str]) -> str:
+    """With the line ends of telnet: after a bare line feed, some of its programs go on in the middle of the line."""
+    return "\r\n".join(lines)
 
 
 def add_help(container: str, *, flags: Flags, group: Group, since: str, extra: tuple[str, ...] = ()) -> None:
