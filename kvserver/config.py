@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,17 +27,28 @@ class Kind:
     metavar: str
     parse: Callable[[str], Any]
     show: Callable[[Any], str] = str
+    bounds: tuple[int, int] | None = None
+    """Of a number: the least and the greatest value, so that CONFIG SET can tell what is wrong with another."""
+    number: Callable[[str], int] = int
+    """Of a number: how it is read before the bounds are applied."""
 
 
-def _whole_number(low: int, high: int) -> Callable[[str], int]:
+def _whole_number(text: str) -> int:
+    if not _WHOLE_NUMBER.fullmatch(text) or abs(int(text)) >= 2**63:
+        raise ValueError("a whole number")
+    return int(text)
+
+
+def _bounded(metavar: str, low: int, high: int) -> Kind:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or not low <= int(text[:20]) <= high:
+        if not _WHOLE_NUMBER.fullmatch(text) or not low <= int(text) <= high:
             raise ValueError(f"a whole number from {low} to {high}")
         return int(text)
 
-    return parse
+    return Kind(metavar, parse, bounds=(low, high), number=_whole_number)
 
 
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3}
 
 
@@ -46,6 +58,16 @@ def _size(text: str) -> int:
     if unit is None or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
         raise ValueError("bytes, as 1048576, 1024kb or 1mb")
     return int(digits) * unit
+
+
+def _size_of_at_least(low: int) -> Kind:
+    def parse(text: str) -> int:
+        size = _size(text)
+        if size < low:
+            raise ValueError(f"at least {low} bytes")
+        return size
+
+    return Kind("BYTES", parse, bounds=(low, 2**63 - 1), number=_size)
 
 
 def _choice(*choices: str) -> Kind:
@@ -64,16 +86,15 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
-_PORT = Kind("PORT", _whole_number(0, 65535))
-_SIZE = Kind("BYTES", _size)
-_SECONDS = Kind("SECONDS", _whole_number(0, 10**9))
-_TEXT = Kind("TEXT", str)
+_PORT = _bounded("PORT", 0, 65535)
+_SIZE = _size_of_at_least(1024**2)
+_SECONDS = _bounded("SECONDS", 0, 2**31 - 1)
 _PATH = Kind("PATH", str)
 _HOSTS = Kind("HOST[,HOST...]", _hosts, " ".join)
 
 
 def _count(low: int, high: int) -> Kind:
-    return Kind("N", _whole_number(low, high))
+    return _bounded("N", low, high)
 
 
 def _option(default: Any, kind: Kind, summary: str, *, redis: str | None = None, live: bool = False) -> Any:

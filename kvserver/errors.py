@@ -11,6 +11,7 @@ from kvserver.protocol.replies import Error
 
 SYNTAX = "ERR syntax error"
 NOT_AN_INTEGER = "ERR value is not an integer or out of range"
+NOT_32_BITS = "ERR value is out of range, value must between -2147483648 and 2147483647"
 NOT_POSITIVE = "ERR value is out of range, must be positive"
 NOT_A_FLOAT = "ERR value is not a valid float"
 OVERFLOW = "ERR increment or decrement would overflow"
@@ -66,6 +67,11 @@ def unknown_command(command: list[bytes]) -> Error:
 def unknown_subcommand(container: str, given: bytes) -> Error:
     """For CLIENT, CONFIG and the other commands that have subcommands."""
     return Error(f"ERR unknown subcommand '{quote(given)}'. Try {container.upper()} HELP.")
+
+
+def unknown_subcommand_or_arity(container: str, given: bytes) -> Error:
+    """For subcommands that check their own number of arguments; ``given`` is shown as it was written."""
+    return Error(f"ERR unknown subcommand or wrong number of arguments for '{quote(given)}'. Try {container} HELP.")
 
 
 def wrong_arity(name: str) -> Error:

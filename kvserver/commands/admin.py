@@ -122,7 +122,9 @@ def function(_session: Session) -> Reply:
 )
 def function_flush(_session: Session, *words: bytes) -> SimpleString:
     """Deletes all functions, of which there are none."""
-    if len(words) > 1 or (words and words[0].upper() not in (b"ASYNC", b"SYNC")):
+    if len(words) > 1:
+        raise errors.unknown_subcommand_or_arity("FUNCTION", b"FLUSH")
+    if words and words[0].upper() not in (b"ASYNC", b"SYNC"):
         raise Error("ERR FUNCTION FLUSH only supports SYNC|ASYNC option")
     return OK
 
@@ -146,9 +148,7 @@ def debug(session: Session, subcommand: bytes, *words: bytes) -> Reply:
             active = session.state.active_expiry
             active.clear() if flag == b"0" else active.set()
         case _:
-            raise Error(
-                f"ERR unknown subcommand or wrong number of arguments for '{errors.quote(subcommand)}'. Try DEBUG HELP."
-            )
+            raise errors.unknown_subcommand_or_arity("DEBUG", subcommand)
     return OK
 
 

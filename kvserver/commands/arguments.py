@@ -10,6 +10,7 @@ from kvserver import errors
 from kvserver.protocol.replies import Error
 
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
@@ -90,8 +91,8 @@ class ValueOptions:
 def value_options(words: Sequence[bytes], *, reading: bool) -> ValueOptions:
     """Parse ``[NX | XX | IFEQ value] [GET] [EX n | PX n | EXAT n | PXAT n | KEEPTTL]`` in any order.
 
-    With ``reading`` (GETEX) it is ``[EX n | PX n | EXAT n | PXAT n | PERSIST]``. An option may be repeated, the last
-    one counts; two different ones of a group are a syntax error.
+    With ``reading`` (GETEX) it is ``[EX n | PX n | EXAT n | PXAT n | PERSIST]``. An option but IFEQ may be repeated,
+    the last one counts; two different ones of a group are a syntax error.
     """
     condition: bytes | None = None
     lifetime: bytes | None = None
@@ -107,7 +108,7 @@ def value_options(words: Sequence[bytes], *, reading: bool) -> ValueOptions:
             raise Error(errors.SYNTAX)
         elif option in (b"NX", b"XX") and condition in (None, option):
             condition = option
-        elif option == b"IFEQ" and condition in (None, option):
+        elif option == b"IFEQ" and condition is None:
             condition, equal_to = option, _following(rest)
         elif option == b"GET":
             get = True

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from kvserver import errors
-from kvserver.commands.arguments import as_integer, integer
+from kvserver.commands.arguments import INT32_MAX, INT32_MIN, as_integer, integer
 from kvserver.commands.connection import checked_name
 from kvserver.commands.registry import Flags, Group, Runs, command
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString, Verbatim
@@ -58,7 +58,7 @@ def client_setinfo(session: Session, attribute: bytes, value: bytes) -> SimpleSt
     name = attribute.lower()
     if name not in (b"lib-name", b"lib-ver"):
         raise Error(f"ERR Unrecognized option '{errors.quote(attribute)}'")
-    checked_name(value, f"ERR {name.decode('ascii')} cannot contain spaces, newlines or special characters.")
+    checked_name(value, f"ERR {attribute.decode('ascii')} cannot contain spaces, newlines or special characters.")
     if name == b"lib-name":
         session.library_name = value
     else:
@@ -188,8 +188,12 @@ _Test = Callable[[Session], bool]
 
 
 def _filter(session: Session, words: tuple[bytes, ...], *, skip_me: bool) -> list[Session]:
-    """The connections that pass every filter; a filter is a name and a value, ID takes several values."""
-    tests: list[_Test] = []
+    """The connections that pass every filter.
+
+    A filter is a name and a value; ``NOT-`` before the name turns it round. ID takes several values. Of a filter that
+    is given twice the last one counts.
+    """
+    tests: dict[bytes, _Test] = {}
     position = 0
     while position < len(words):
         name = words[position].upper()
@@ -197,32 +201,35 @@ def _filter(session: Session, words: tuple[bytes, ...], *, skip_me: bool) -> lis
             raise Error(errors.SYNTAX)
         value = words[position + 1]
         position += 2
-        if name == b"ID":
-            ids = {_client_id(value)}
-            while position < len(words) and as_integer(words[position]) is not None:
-                ids.add(_client_id(words[position]))
-                position += 1
-            tests.append(partial(_has_id, ids))
+        if name in (b"ID", b"NOT-ID"):
+            ids, position = _client_ids(words, position - 1)
+            tests[name] = partial(_has_id, ids, wanted=name == b"ID")
         elif name == b"SKIPME":
             skip_me = _yes_or_no(value)
         else:
-            tests.append(_test(name, value))
+            tests[name] = _test(session, name, value)
     return [
         other
         for other in session.state.clients.sessions()
-        if not (skip_me and other is session) and all(test(other) for test in tests)
+        if not (skip_me and other is session) and all(test(other) for test in tests.values())
     ]
 
 
-def _has_id(ids: set[int], session: Session) -> bool:
-    return session.id in ids
+def _client_ids(words: tuple[bytes, ...], position: int) -> tuple[set[int], int]:
+    """The numbers from ``position`` on, and the place of the first word that is none."""
+    start, ids = position, set()
+    while position < len(words) and (number := as_integer(words[position])) is not None:
+        if number < 1:
+            raise Error("ERR client-id should be greater than 0")
+        ids.add(number)
+        position += 1
+    if position == start:
+        raise Error(errors.SYNTAX)
+    return ids, position
 
 
-def _client_id(text: bytes) -> int:
-    number = as_integer(text)
-    if number is None or number < 1:
-        raise Error("ERR client-id should be greater than 0")
-    return number
+def _has_id(ids: set[int], session: Session, *, wanted: bool) -> bool:
+    return (session.id in ids) is wanted
 
 
 def _yes_or_no(value: bytes) -> bool:
@@ -231,29 +238,69 @@ def _yes_or_no(value: bytes) -> bool:
     return value.lower() == b"yes"
 
 
-def _test(name: bytes, value: bytes) -> _Test:
+def _test(session: Session, name: bytes, value: bytes) -> _Test:
     """What one filter asks of a connection."""
-    if name in _TEXT_FILTERS:
-        attribute, text = _TEXT_FILTERS[name], value.decode("utf-8", "surrogateescape")
-        return lambda other: attribute(other) == text
     if name in _NUMBER_FILTERS:
-        compare, number = _NUMBER_FILTERS[name], integer(value)
+        compare, number = _NUMBER_FILTERS[name], _positive(name, value)
         return lambda other: compare(other, number)
-    match name:
-        case b"FLAGS":
-            letters = set(value.decode("latin-1"))
-            return lambda other: letters <= set(flags_of(other))
-        case b"TYPE":
-            if value.lower() not in _TYPES:
-                raise Error(f"ERR Unknown client type '{errors.quote(value)}'")
-            return lambda _other: value.lower() == b"normal"
-        case b"USER":
-            if value != b"default":
-                raise Error(f"ERR No such user '{errors.quote(value)}'")
-            return lambda _other: True
-    raise Error(errors.SYNTAX)
+    plain = name.removeprefix(b"NOT-")
+    if plain in _TEXT_FILTERS:
+        attribute, text = _TEXT_FILTERS[plain], value.decode("utf-8", "surrogateescape")
+        test: _Test = lambda other: attribute(other) == text != ""  # noqa: E731 - the branches are alternatives
+    elif plain in _OTHER_FILTERS:
+        test = _OTHER_FILTERS[plain](session, name.decode("ascii"), value)
+    else:
+        raise Error(errors.SYNTAX)
+    return test if name == plain else lambda other: not test(other)
 
 
+def _positive(name: bytes, value: bytes) -> int:
+    shown = name.decode("ascii").lower()
+    number = integer(value, f"ERR {shown} is not an integer or out of range")
+    if number < 1:
+        raise Error(f"ERR {shown} should be greater than 0")
+    return number
+
+
+def _flags_filter(_session: Session, name: str, value: bytes) -> _Test:
+    letters = set(value.decode("latin-1"))
+    if not letters <= _FLAG_LETTERS:
+        which = "provided" if name == "FLAGS" else name
+        raise Error(f"ERR Unknown flags found in the {which} filter: {errors.quote(value)}")
+    return lambda other: letters <= set(flags_of(other))
+
+
+def _capability_filter(_session: Session, name: str, value: bytes) -> _Test:
+    if not set(value) <= set(b"r"):
+        which = "provided" if name == "CAPA" else name
+        raise Error(f"ERR Unknown capa found in the {which} filter: {errors.quote(value)}")
+    return lambda _other: not value
+
+
+def _type_filter(_session: Session, _name: str, value: bytes) -> _Test:
+    if value.lower() not in _TYPES:
+        raise Error(f"ERR Unknown client type '{errors.quote(value)}'")
+    return lambda _other: value.lower() == b"normal"
+
+
+def _user_filter(_session: Session, _name: str, value: bytes) -> _Test:
+    if value != b"default":
+        raise Error(f"ERR No such user '{errors.quote(value)}'")
+    return lambda _other: True
+
+
+def _db_filter(session: Session, name: str, value: bytes) -> _Test:
+    fault = f"ERR {name} is not an integer or out of range"
+    number, last = integer(value, fault), session.state.config.databases - 1
+    if not INT32_MIN <= number <= INT32_MAX:
+        raise Error(fault)
+    if not 0 <= number <= last:
+        raise Error(f"ERR {name} number should be between 0 and {last}")
+    return lambda other: other.db == number
+
+
+_FLAG_LETTERS = set("ABEIMNOPRSTUbcdeirtux")
+"""All that Valkey knows, so that its tools may ask for them; flags_of says which exist here."""
 _TEXT_FILTERS: dict[bytes, Callable[[Session], str]] = {
     b"ADDR": lambda other: other.address,
     b"LADDR": lambda other: other.local_address,
@@ -261,13 +308,19 @@ _TEXT_FILTERS: dict[bytes, Callable[[Session], str]] = {
     b"NAME": lambda other: other.name.decode("ascii"),
     b"LIB-NAME": lambda other: other.library_name.decode("ascii"),
     b"LIB-VER": lambda other: other.library_version.decode("ascii"),
-    b"CAPA": lambda _other: "",
+}
+_OTHER_FILTERS: dict[bytes, Callable[[Session, str, bytes], _Test]] = {
+    b"FLAGS": _flags_filter,
+    b"CAPA": _capability_filter,
+    b"TYPE": _type_filter,
+    b"USER": _user_filter,
+    b"DB": _db_filter,
 }
 _NUMBER_FILTERS: dict[bytes, Callable[[Session, int], bool]] = {
-    b"DB": lambda other, db: other.db == db,
     b"MAXAGE": lambda other, seconds: time.monotonic() - other.created >= seconds,
     b"IDLE": lambda other, seconds: time.monotonic() - other.active >= seconds,
 }
+"""These cannot be turned round."""
 
 
 @_subcommand("CLIENT|REPLY", "<ON | OFF | SKIP>", arity=3, flags=_ANYTIME | Flags.NO_MULTI, since="3.2.0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -36,6 +37,7 @@ _FIXED = {
     "save": "",
     "timeout": "0",
 }
+_NEVER_SET = {"cluster-enabled"}  # not even to the value it has
 _OPTIONS = {option.config_name: option for option in OPTIONS}
 
 
@@ -48,13 +50,22 @@ def config(_session: Session) -> Reply:
 @_config("CONFIG|GET", "parameter [parameter ...]", arity=-3, complexity="O(N*M), N settings and M patterns")
 def config_get(session: Session, *patterns: bytes) -> Reply:
     """Returns the settings whose names match any of the glob patterns, with their values."""
-    matchers = [compile_glob(pattern.lower()) for pattern in patterns]
-    shown: dict[bytes, Reply] = {}
-    for name, value in sorted(_all(session).items()):
-        key = name.encode("ascii")
-        if any(matches(key) for matches in matchers):
-            shown[key] = value.encode("utf-8", "surrogateescape")
-    return shown
+    values = {name.encode("ascii"): value for name, value in _all(session).items()}
+    chosen: dict[bytes, bytes] = {}  # the name, and how it is shown
+    for pattern in patterns:
+        matches = _matcher(pattern.lower())
+        for name in filter(matches, values):
+            chosen.setdefault(name, name if _is_glob(pattern) else pattern)
+    return {chosen[name]: values[name].encode("utf-8", "surrogateescape") for name in sorted(chosen)}
+
+
+def _is_glob(pattern: bytes) -> bool:
+    return any(byte in pattern for byte in b"[*?")
+
+
+def _matcher(pattern: bytes) -> Callable[[bytes], bool]:
+    """A name without wildcards is taken as it is, and a backslash in it too."""
+    return compile_glob(pattern) if _is_glob(pattern) else pattern.__eq__
 
 
 def _all(session: Session) -> dict[str, str]:
@@ -72,7 +83,7 @@ def _all(session: Session) -> dict[str, str]:
 def config_set(session: Session, *words: bytes) -> SimpleString:
     """Changes settings, all or none."""
     if len(words) % 2:
-        raise errors.wrong_arity("config|set")
+        raise Error(errors.SYNTAX)
     changes: dict[str, Any] = {}
     seen: set[bytes] = set()
     for name, value in zip(words[::2], words[1::2], strict=True):
@@ -92,23 +103,26 @@ def _change(session: Session, name: bytes, value: str) -> dict[str, Any]:
     key = name.lower().decode("utf-8", "surrogateescape")
     if key not in known:
         raise Error(f"ERR Unknown option or number of arguments for CONFIG SET - '{errors.quote(name)}'")
+    if _FIXED.get(key) == value and key not in _NEVER_SET:
+        return {}
     option: Option | None = _OPTIONS.get(key)
     if option is None or not option.live:
-        if known[key] == value:
-            return {}
         raise _refused(name, "can't set immutable config")
     try:
         return {option.name: option.parse(value, "value")}
     except ConfigError:
-        raise _refused(name, _wanted(option)) from None
+        raise _refused(name, _wanted(option, value)) from None
 
 
-def _wanted(option: Option) -> str:
-    return (
-        "argument must be a memory value"
-        if option.kind.metavar == "BYTES"
-        else "argument couldn't be parsed into an integer"
-    )
+def _wanted(option: Option, value: str) -> str:
+    """What would do, of a setting that is a number (all that can be changed are)."""
+    try:
+        option.kind.number(value)
+    except ValueError:
+        size = option.kind.metavar == "BYTES"
+        return "argument must be a memory value" if size else "argument couldn't be parsed into an integer"
+    assert option.kind.bounds is not None
+    return "argument must be between {} and {} inclusive".format(*option.kind.bounds)
 
 
 def _refused(name: bytes, why: str) -> Error:

@@ -78,8 +78,8 @@ def _entry(entry: Command) -> Reply:
         Set(_simple(flag_names(entry.flags))),
         *((keys.first, keys.last, keys.step) if keys else (0, 0, 0)),
         Set(_simple(f"@{name}" for name in categories(entry))),
-        [tip.encode("ascii") for tip in entry.tips],
-        _key_specs(keys) if keys else [],
+        Set(tip.encode("ascii") for tip in entry.tips),
+        Set(_key_specs(keys) if keys else []),
         [_entry(subcommand) for subcommand in every(entry.subcommands)],
     ]
 
@@ -194,6 +194,9 @@ def command_getkeysandflags(_session: Session, *words: bytes) -> Reply:
     found: list[Reply] = []
     for number, index in enumerate(_key_places(entry, len(words))):
         access = entry.keys.second if number and entry.keys.second else entry.keys.access
+        if "variable_flags" in access:  # SET: it depends on the options
+            reads = any(word.upper() == b"GET" for word in words[3:])
+            access = "RW access update" if reads else "OW update"
         found.append([words[index], Set(_simple(access.split()))])
     return found
 

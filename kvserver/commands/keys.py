@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from kvserver import errors
-from kvserver.commands.arguments import integer
+from kvserver.commands.arguments import INT32_MAX, INT32_MIN, integer
 from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.commands.strings import encoding
 from kvserver.protocol.replies import OK, Deferred, Error, Reply, SimpleString
@@ -172,19 +172,19 @@ def _copy_options(db: Database, words: tuple[bytes, ...]) -> tuple[Database, boo
     return target, replace
 
 
-def _numbered(keyspace: Keyspace, index: bytes, fault: str = errors.NOT_AN_INTEGER) -> Database:
-    return keyspace.databases[database_index(keyspace, index, fault)]
+def _numbered(keyspace: Keyspace, index: bytes) -> Database:
+    return keyspace.databases[database_index(keyspace, index)]
 
 
-def database_index(keyspace: Keyspace, text: bytes, fault: str = errors.NOT_AN_INTEGER) -> int:
+def database_index(keyspace: Keyspace, text: bytes) -> int:
     """The number of a database.
 
     Raises:
-        Error: ``fault`` if it is no 32-bit number, else that the index is out of range.
+        Error: it is no 32-bit number, or there is no such database.
     """
-    index = integer(text, fault)
-    if not -(2**31) <= index < 2**31:
-        raise Error(fault)
+    index = integer(text)
+    if not INT32_MIN <= index <= INT32_MAX:
+        raise Error(errors.NOT_32_BITS)
     if not 0 <= index < len(keyspace.databases):
         raise Error(errors.DB_OUT_OF_RANGE)
     return index
@@ -218,12 +218,19 @@ def move(db: Database, key: bytes, index: bytes) -> int:
 )
 def swapdb(db: Database, index1: bytes, index2: bytes) -> SimpleString:
     """Exchanges two databases, for every client at once."""
-    first = integer(index1, "ERR invalid first DB index")
-    second = integer(index2, "ERR invalid second DB index")
+    first = _integer32(index1, "ERR invalid first DB index")
+    second = _integer32(index2, "ERR invalid second DB index")
     if not {first, second} <= set(range(len(db.keyspace.databases))):
         raise Error(errors.DB_OUT_OF_RANGE)
     db.keyspace.swap(first, second)
     return OK
+
+
+def _integer32(text: bytes, fault: str) -> int:
+    number = integer(text, fault)
+    if not INT32_MIN <= number <= INT32_MAX:
+        raise Error(fault)
+    return number
 
 
 @_generic(

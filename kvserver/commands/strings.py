@@ -132,10 +132,10 @@ def getdel(db: Database, key: bytes) -> bytes | None:
 def getex(db: Database, key: bytes, *words: bytes) -> bytes | None:
     """Returns the value of a key and sets, or with PERSIST removes, its time to live."""
     options = arguments.value_options(words, reading=True)
+    deadline = options.deadline(db.keyspace.now, "getex")  # a bad time is an error also when there is no key
     value = db.get(key)
     if value is None:
         return None
-    deadline = options.deadline(db.keyspace.now, "getex")
     if deadline is not None:
         db.expire_at(key, deadline)
     elif options.persist:

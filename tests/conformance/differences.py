@@ -1,0 +1,65 @@
+"""Where kvserver deliberately answers otherwise than Valkey 9.1, and why. Whatever is not in this table is a bug.
+
+``protocol.md`` tells users the same. Each row has an example, which a test runs against both servers, so that a row
+whose reason has gone is found out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One deliberate difference."""
+
+    subject: str
+    reason: str
+    example: bytes
+    """A command, as typed into telnet, that shows it."""
+    commands: str
+    """A regular expression for the commands that it covers, blank-separated and without regard to case."""
+
+
+DIFFERENCES = (
+    Difference(
+        "A cursor of SCAN is digits only",
+        "Valkey's C library also takes a blank, a sign, or a negative number that wraps round. No server sends such "
+        "cursors, so one that comes back is a client's mistake, better told than guessed at.",
+        b'SCAN " 0"',
+        r"scan (\s.*|[+-].*)",
+    ),
+    Difference(
+        "CONFIG knows fewer settings, and changes fewer while running",
+        "A setting that would do nothing here would mislead. Those that tools ask for answer with the one value that "
+        "holds here, and can be set to that value.",
+        b"CONFIG SET hz 10",
+        r"config (get|set) .*",
+    ),
+    Difference(
+        "LOLWUT draws something else",
+        "The drawing is our own, and so are its parameters.",
+        b"LOLWUT VERSION",
+        r"lolwut.*",
+    ),
+    Difference(
+        "FUNCTION FLUSH with too many words quotes FLUSH in upper case",
+        "Valkey quotes the word as it was typed; a handler here is given arguments only.",
+        b"FUNCTION flush sync async",
+        r"function flush .* .*",
+    ),
+    Difference(
+        "HELP is a command",
+        "For people on telnet. In Valkey it is unknown.",
+        b"HELP",
+        r"help.*",
+    ),
+)
+
+
+def covers(words: Sequence[bytes]) -> Difference | None:
+    """The difference that a command falls under, if any."""
+    text = b" ".join(words).decode("latin-1")
+    return next((row for row in DIFFERENCES if re.fullmatch(row.commands, text, re.IGNORECASE | re.DOTALL)), None)
