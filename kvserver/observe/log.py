@@ -1,10 +1,10 @@
-"""Structured logs on standard error, by structlog.
+"""Structured logs, by structlog.
 
 Events are named with a dotted noun and verb (``server.ready``). No key, value, password or raw client byte is ever a
 field; what a client sent is described, not quoted.
 
-Nothing here is configured when kvserver is imported: an embedding program keeps its own structlog set-up, and only
-the command line calls :func:`configure`.
+structlog's own global configuration is never touched: it belongs to the embedding program. There, events go to the
+standard library's logger ``kvserver``, as those of any library do; the command line sends them to standard error.
 """
 
 from __future__ import annotations
@@ -34,23 +34,33 @@ class Logger(Protocol):
 
 def get_logger() -> Logger:
     """The server's logger."""
-    return cast("Logger", structlog.stdlib.get_logger("kvserver"))
+    return _logger
 
 
 def configure(level: str, style: str) -> None:
-    """Set structlog up for the command line: ``level`` as in the settings, ``style`` ``console`` or ``json``."""
+    """Log to standard error: ``level`` as in the settings, ``style`` ``console`` or ``json``. For the command line."""
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+    global _logger
+    _logger = _wrapped(
+        structlog.WriteLogger(sys.stderr),
+        structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        renderer,
     )
+
+
+def _wrapped(sink: object, kind: type, *processors: structlog.typing.Processor) -> Logger:
+    return cast("Logger", structlog.wrap_logger(sink, processors=processors, wrapper_class=kind))
+
+
+_logger = _wrapped(
+    logging.getLogger("kvserver"),
+    structlog.stdlib.BoundLogger,
+    structlog.stdlib.filter_by_level,
+    structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0),
+)
