@@ -69,13 +69,15 @@ def role(_session: Session) -> Reply:
     return [b"master", 0, []]
 
 
-@_server(
+@command(
     "WAIT",
     "numreplicas timeout",
+    group=Group.GENERIC,
+    runs=Runs.ON_SESSION,
     arity=3,
     flags=Flags.BLOCKING,
     since="3.0.0",
-    categories=("connection",),
+    categories=("connection", "!keyspace"),
     tips=("request_policy:all_shards", "response_policy:agg_min"),
 )
 def wait(session: Session, numreplicas: bytes, timeout: bytes) -> int:
@@ -104,7 +106,7 @@ def lolwut(_session: Session, *words: bytes) -> Verbatim:
 # FUNCTION: there are no functions, so flushing them is done already. Test suites call it between tests.
 
 
-@_server("FUNCTION", "subcommand [argument ...]", arity=-2, since="7.0.0")
+@command("FUNCTION", "subcommand [argument ...]", group=Group.SCRIPTING, runs=Runs.ON_SESSION, arity=-2, since="7.0.0")
 def function(_session: Session) -> Reply:
     """Stands in for functions, which this server has none of, by its subcommands."""
     raise AssertionError("a container is never run")

@@ -104,7 +104,7 @@ def categories(entry: Command) -> list[str]:
         names.add("blocking")
     if entry.flags & Flags.ADMIN:
         names |= {"admin", "dangerous"}
-    return [name for name in _CATEGORIES if name in names]
+    return [name for name in _CATEGORIES if name in names and f"!{name}" not in names]
 
 
 def _key_specs(keys: Keys) -> list[Reply]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from kvserver.protocol.replies import Reply, SimpleString
+from kvserver.protocol.replies import Reply, Set, SimpleString
 
 _TOKEN = re.compile(r"\.\.\.|[\[\]<>|]|[^\s\[\]<>|]+")
 _TYPES = {
@@ -20,6 +20,7 @@ _TYPES = {
     "index2": "integer", "db": "integer", "destination-db": "integer", "numreplicas": "integer", "timeout": "integer",
     "min-match-len": "integer", "client-id": "integer", "protover": "integer",
 }  # fmt: skip
+_SECOND_KEYS = ("newkey", "destination")  # those that the command's second key specification is about
 
 _Argument = dict[bytes, Reply]
 
@@ -79,7 +80,10 @@ class _Parser:
         if not token.isupper():
             return _value(token)
         following = self._peek()
-        if following is None or following in ("]", ">", "|", "[", "<") or following.isupper():
+        if following == "<":
+            self._next()
+            return {**self._choice(">"), b"token": token.encode("ascii")}
+        if following is None or following in ("]", ">", "|", "[") or following.isupper():
             return _argument(token.lower(), "pure-token", token)
         return _value(self._next(), token)
 
@@ -101,18 +105,16 @@ def _encoded(words: list[str]) -> list[bytes]:
 
 def _argument(name: str, kind: str, token: str | None = None) -> _Argument:
     argument: _Argument = {b"name": name.encode("ascii"), b"type": kind.encode("ascii")}
+    argument[b"display_text"] = argument[b"name"]
     if kind == "key":
-        argument[b"key_spec_index"] = 0
+        argument[b"key_spec_index"] = int(name in _SECOND_KEYS)
     if token is not None:
         argument[b"token"] = token.encode("ascii")
     return argument
 
 
 def _value(name: str, token: str | None = None) -> _Argument:
-    argument = _argument(name, _TYPES.get(name, "string"), token)
-    if token is None:
-        argument[b"display_text"] = name.encode("ascii")
-    return argument
+    return _argument(name, _TYPES.get(name, "string"), token)
 
 
 def _group(kind: str, members: list[_Argument]) -> _Argument:
@@ -123,6 +125,6 @@ def _group(kind: str, members: list[_Argument]) -> _Argument:
 
 
 def _flag(argument: _Argument, flag: str) -> None:
-    flags = argument.setdefault(b"flags", [])
-    assert isinstance(flags, list)
+    flags = argument.setdefault(b"flags", Set())
+    assert isinstance(flags, Set)
     flags.append(SimpleString(flag.encode("ascii")))

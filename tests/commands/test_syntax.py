@@ -22,10 +22,11 @@ def _written(argument: dict[bytes, Any]) -> str:
         text = "" if kind == b"pure-token" else argument[b"name"].decode()
     if b"multiple" in flags:
         text = f"{text} [{text} ...]"
-    text = f"{argument.get(b'token', b'').decode()} {text}".strip()
-    if b"optional" in flags:
-        return f"[{text}]"
-    return f"<{text}>" if kind == b"oneof" else text
+    token = argument.get(b"token", b"").decode()
+    if kind == b"oneof" and (token or b"optional" not in flags):
+        text = f"<{text}>"
+    text = f"{token} {text}".strip()
+    return f"[{text}]" if b"optional" in flags else text
 
 
 @pytest.mark.parametrize("entry", _COMMANDS, ids=lambda entry: entry.name)
