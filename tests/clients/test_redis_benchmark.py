@@ -6,7 +6,7 @@ import csv
 import subprocess
 
 import pytest
-from conftest import need
+from support import need
 
 import kvserver
 

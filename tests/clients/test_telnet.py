@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import need
+from support import need
 from terminal import Terminal
 
 import kvserver
@@ -50,7 +50,7 @@ def test_help(telnet: Terminal) -> None:
         screen.see("Commands (HELP command explains one; QUIT leaves):\n")
         screen.see("string:\n  APPEND ")
         screen.see("connection:\n")
-        screen.see("WAIT\n")
+        screen.see(" TIME")
         screen.enter("help set")
         screen.see("SET key value [NX | XX | IFEQ comparison-value] [GET]")
         screen.see("A time to live that the key had is discarded, unless KEEPTTL.")
