@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 from kvserver.dispatch import execute
 from kvserver.observe.log import get_logger
-from kvserver.protocol.decoder import Decoder, Limits, ProtocolError
+from kvserver.protocol.decoder import CommandTooLongError, Decoder, Limits, ProtocolError
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Replies, Session
 
@@ -144,7 +144,10 @@ class Connection:
 
     def _refuse(self, error: ProtocolError) -> None:
         """Say what was wrong with the framing, and close."""
-        self._session.state.stats.count_error("ERR")
+        stats = self._session.state.stats
+        stats.count_error("ERR")
+        if isinstance(error, CommandTooLongError):
+            stats.count_too_long()
         get_logger().info("connection.protocol_error", client=self._session.id, error=str(error).partition("'")[0])
         self._send([encode_error(f"ERR Protocol error: {error}")])
         self._linger()

@@ -50,6 +50,7 @@ class Session:
     replies: Replies = Replies.ON
     no_evict: bool = False
     no_touch: bool = False
+    blocked: bool = False  # in a command that waits by design
     leaving: bool = False  # close once what has been answered so far is sent
     dropped: bool = False  # with leaving: send nothing more
     last_command: Command | None = None
@@ -82,7 +83,9 @@ class Session:
 
     def wait(self, seconds: float | None) -> None:
         """Do nothing for a time (without one: for good), but not longer than the server runs."""
+        self.blocked = True
         self.state.stopping.wait(seconds)
+        self.blocked = False
 
     def reset(self) -> None:
         """Back to how a connection starts, but for its identity and its client library's name (RESET)."""

@@ -76,7 +76,7 @@ class State:
         counted = self.counted()
         with self.stats.lock:
             self.stats.resets += counted
-            self.stats.connections = self.stats.rejected = 0
+            self.stats.connections = self.stats.rejected = self.stats.too_long = 0
             self.stats.errors.clear()
 
     def retire(self, session: Session) -> None:
@@ -94,6 +94,7 @@ class Stats:
         self.lock = threading.Lock()
         self.connections = 0
         self.rejected = 0
+        self.too_long = 0  # connections closed for a command beyond the limit
         self.errors: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
         self.resets: Counter[str] = Counter()  # what live sessions had counted at CONFIG RESETSTAT
@@ -113,6 +114,11 @@ class Stats:
         """A connection was refused."""
         with self.lock:
             self.rejected += 1
+
+    def count_too_long(self) -> None:
+        """A connection is closed because its command is too long."""
+        with self.lock:
+            self.too_long += 1
 
     def count_error(self, code: str) -> None:
         """Count an error reply by its first word; a bounded number of different ones."""

@@ -138,10 +138,11 @@ def describe(session: Session) -> bytes:
 
 
 def flags_of(session: Session) -> str:
-    """What CLIENT LIST shows: ``c`` closing, ``e`` no eviction, ``T`` no touch, ``U`` Unix socket, else ``N``."""
+    """What CLIENT LIST shows: blocked, closing, not evicted, no touch, Unix socket; ``N`` for none of these."""
     letters = [
         letter
         for letter, holds in (
+            ("b", session.blocked),
             ("c", session.leaving),
             ("e", session.no_evict),
             ("T", session.no_touch),

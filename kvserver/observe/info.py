@@ -29,11 +29,15 @@ def report(state: State, wanted: Iterable[str]) -> bytes:
     """The named sections (lower case), in their fixed order."""
     wanted = set(wanted)
     sections = [
-        "\r\n".join([f"# {name.capitalize()}", *(f"{key}:{value}" for key, value in make(state).items()), ""])
+        "\r\n".join([f"# {_title(name)}", *(f"{key}:{value}" for key, value in make(state).items()), ""])
         for name, make in INFO_SECTIONS.items()
         if name in wanted
     ]
     return "\r\n".join(sections).encode("utf-8", "surrogateescape")
+
+
+def _title(section: str) -> str:
+    return "CPU" if section == "cpu" else section.capitalize()
 
 
 def _server(state: State) -> _Fields:
@@ -76,7 +80,7 @@ def _clients(state: State) -> _Fields:
         "maxclients": state.config.maxclients,
         "client_recent_max_input_buffer": 0,
         "client_recent_max_output_buffer": 0,
-        "blocked_clients": 0,
+        "blocked_clients": sum(session.blocked for session in state.clients.sessions()),
         "tracking_clients": 0,
         "pubsub_clients": 0,
         "watching_clients": 0,
@@ -191,7 +195,7 @@ def _stats(state: State) -> _Fields:
         "total_error_replies": stats.errors.total(),
         "total_reads_processed": counted["reads"],
         "total_writes_processed": counted["writes"],
-        "client_query_buffer_limit_disconnections": 0,
+        "client_query_buffer_limit_disconnections": stats.too_long,
         "client_output_buffer_limit_disconnections": 0,
         "acl_access_denied_auth": 0,
         "acl_access_denied_cmd": 0,

@@ -49,6 +49,10 @@ class ProtocolError(Exception):
     """The peer broke the framing; the text says how. The connection cannot be read any further."""
 
 
+class CommandTooLongError(ProtocolError):
+    """A command goes beyond ``Limits.command``; INFO counts the connections that end by it."""
+
+
 class Decoder:
     """An incremental decoder for one connection. Not thread-safe: it belongs to the connection's thread.
 
@@ -267,7 +271,7 @@ class Decoder:
             raise ProtocolError("invalid bulk length")
         self._size += length
         if self._size > self.limits.command:
-            raise ProtocolError("command exceeds client-query-buffer-limit")
+            raise CommandTooLongError("command exceeds client-query-buffer-limit")
         return length
 
 
