@@ -50,8 +50,8 @@ _QUOTED_BYTES = 128
 
 
 def quote(raw: bytes, limit: int = _QUOTED_BYTES) -> str:
-    """A client's bytes for use in an error: cut to ``limit`` bytes and still binary-safe."""
-    return raw[:limit].decode("utf-8", "surrogateescape")
+    """A client's bytes for use in an error: cut to ``limit`` bytes, or at a NUL as Valkey's are; else binary-safe."""
+    return raw[:limit].partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 def unknown_command(command: list[bytes]) -> Error:

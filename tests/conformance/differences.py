@@ -21,9 +21,48 @@ class Difference:
     """A command, as typed into telnet, that shows it."""
     commands: str
     """A regular expression for the commands that it covers, blank-separated and without regard to case."""
+    shows_at_once: bool = True
+    """Whether the example shows it on a server that has just started."""
 
 
 DIFFERENCES = (
+    Difference(
+        "Commands of other types, and those of a later issue, are unknown",
+        "kvserver has strings only, and is complete for them.",
+        b"LPUSH a b",
+        r"(lpush|hset|sadd|zadd|xadd|multi|exec|subscribe|publish|eval|bgsave|dump|restore)( .*)?",
+    ),
+    Difference(
+        "COMMAND tells about fewer commands, and in other sentences",
+        "It tells what is here. What programs go by (arity, flags, keys, categories, arguments) is Valkey's.",
+        b"COMMAND COUNT",
+        r"command( (count|list|docs|info)( .*)?)?",
+    ),
+    Difference(
+        "HELP of OBJECT, CLIENT, CONFIG, COMMAND and FUNCTION says it in other sentences",
+        "They are made from the table of commands, as everything about commands is.",
+        b"OBJECT HELP",
+        r"(object|client|config|command|function) help",
+    ),
+    Difference(
+        "HELLO and INFO name this server, and no Lua module",
+        "They say who is asked. redis_version is Valkey's, since clients switch features on it.",
+        b"HELLO",
+        r"(hello|info)( .*)?",
+    ),
+    Difference(
+        "ROLE tells a replication offset of 0",
+        "There is no replication, so nothing counts the bytes of it.",
+        b"ROLE",
+        r"role",
+    ),
+    Difference(
+        "OBJECT IDLETIME counts from the server's start for a key not used since anyone first asked",
+        "Access times are recorded from the first question on; until then reading costs nothing.",
+        b"OBJECT IDLETIME a",
+        r"object idletime .*",
+        shows_at_once=False,
+    ),
     Difference(
         "A cursor of SCAN is digits only",
         "Valkey's C library also takes a blank, a sign, or a negative number that wraps round. No server sends such "

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conformance.differences import covers
+from conformance.differences import DIFFERENCES, Difference, covers
 from conformance.oracle import Wire
 
 import kvserver
@@ -99,6 +99,20 @@ def test_every_difference_in_a_transcript_is_a_reviewed_one() -> None:
     steps = [step for session in SESSIONS for step in session.steps]
     strays = [step.typed for step in steps if step.ours != step.theirs and not covers(split_arguments(_typed(step)))]
     assert strays == []
+
+
+@pytest.mark.parametrize("row", DIFFERENCES, ids=lambda row: row.subject)
+def test_each_difference_is_still_one(server: kvserver.Server, valkey_port: int, row: Difference) -> None:
+    assert covers(split_arguments(row.example)) is row
+    ours, theirs = (_one_reply(port, row.example) for port in (server.port, valkey_port))
+    assert (ours != theirs) is row.shows_at_once
+
+
+def _one_reply(port: int, typed: bytes) -> bytes:
+    with Wire(port) as wire:
+        wire.run([b"SET", b"a", b"x"])
+        wire.send(typed + b"\r\n")
+        return wire.read()
 
 
 def _typed(step: Step) -> bytes:

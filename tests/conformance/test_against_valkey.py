@@ -1,0 +1,142 @@
+"""The same random commands to kvserver and to Valkey, in RESP2 and RESP3: the same bytes come back.
+
+What cannot be the same is listed here (order, clocks, who is asked) or in ``differences.py`` (on purpose). For more
+examples than CI runs: ``pytest --hypothesis-profile=explore``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import pytest
+from conformance.differences import covers
+from conformance.generators import KEYS, batches
+from conformance.oracle import Wire, parse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kvserver
+
+Reply = bytes
+_TOLERANCE_SECONDS = 2
+
+
+@pytest.fixture(scope="module")
+def pair(valkey_port: int) -> Iterator[tuple[Wire, Wire]]:
+    with kvserver.Server(port=0) as server, Wire(server.port) as ours, Wire(valkey_port) as theirs:
+        yield ours, theirs
+
+
+@settings(max_examples=15 * settings.default.max_examples)
+@given(commands=batches, protocol=st.sampled_from([2, 3]))
+def test_the_same_commands_get_the_same_replies(
+    pair: tuple[Wire, Wire], commands: list[list[bytes]], protocol: int
+) -> None:
+    start = [[b"RESET"], [b"FLUSHALL"], [b"HELLO", b"%d" % protocol]]
+    ours, theirs = (wire.run(*start, *commands)[len(start) :] for wire in pair)
+    for words, our_reply, their_reply in zip(commands, ours, theirs, strict=True):
+        compare = _COMPARED.get(_name(words), _exactly_but_for_differences)
+        assert our_reply == their_reply or compare(words, our_reply, their_reply), (words, our_reply, their_reply)
+
+
+def _name(words: Sequence[bytes]) -> bytes:
+    name = words[0].upper()
+    return b" ".join((name, words[1].upper())) if name in (b"CLIENT", b"OBJECT", b"COMMAND") and words[1:] else name
+
+
+Compare = Callable[[Sequence[bytes], Reply, Reply], bool]
+
+
+def _exactly_but_for_differences(words: Sequence[bytes], _ours: Reply, _theirs: Reply) -> bool:
+    return covers(words) is not None
+
+
+def _sorted(_words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
+    return _members(ours) == _members(theirs)
+
+
+def _members(reply: Reply) -> list[bytes] | Reply:
+    return reply if reply[:1] == b"-" else sorted(cast("list[bytes]", parse(reply)))
+
+
+def _walked(words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
+    """With a count for all keys, the keys; otherwise the two may stop at different places."""
+    if ours[:1] == b"-" or theirs[:1] == b"-":
+        return ours == theirs
+    (our_cursor, our_keys), (their_cursor, their_keys) = (
+        cast("tuple[bytes, list[bytes]]", parse(r)) for r in (ours, theirs)
+    )
+    if our_cursor == their_cursor == b"0":
+        return sorted(our_keys) == sorted(their_keys)
+    return len(set(our_keys)) == len(our_keys) and set(our_keys) <= set(KEYS)
+
+
+def _some_key(_words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
+    return parse(ours) in KEYS and parse(theirs) in KEYS
+
+
+def _within(tolerance: int) -> Compare:
+    def compare(_words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
+        mine, real = parse(ours), parse(theirs)
+        if not isinstance(mine, int) or not isinstance(real, int) or min(mine, real) < 0:
+            return False
+        return abs(mine - real) <= tolerance
+
+    return compare
+
+
+def _whole_number(_words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
+    return ours[:1] == theirs[:1] == b":"
+
+
+def _clock(_words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
+    return all(re.fullmatch(rb"\*2\r\n\$10\r\n\d+\r\n\$\d\r\n\d+\r\n", reply) for reply in (ours, theirs))
+
+
+_OF_ONE_CLIENT = re.compile(
+    rb"\b(id|l?addr|fd|age|idle|qbuf|qbuf-free|argv-mem|rbs|rbp|obl|oll|omem|tot-mem|tot-net-in|tot-net-out|tot-cmds)=\S+"
+)
+
+
+def _client_lines(_words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
+    """The same fields in the same order; those that say who is asked have other values."""
+    if b"-" in (ours[:1], theirs[:1]):
+        return ours == theirs
+    if not parse(ours) or not parse(theirs):
+        return _asks_by_number(_words) or ours == theirs
+    masked_ours, masked_theirs = (_OF_ONE_CLIENT.sub(rb"\1=", reply.partition(b"\r\n")[2]) for reply in (ours, theirs))
+    return ours[:1] == theirs[:1] and (masked_ours == masked_theirs or _asks_by_number(_words))
+
+
+def _asks_by_number(words: Sequence[bytes]) -> bool:
+    return any(word.upper() in (b"ID", b"NOT-ID") for word in words)
+
+
+def _greeting(_words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
+    """Who answers, and with which modules, is another matter; the rest of HELLO is the same."""
+    if b"-" in (ours[:1], theirs[:1]):
+        return ours == theirs
+    mark = b"$5\r\nproto\r\n"
+    own = rb"\$2\r\nid\r\n:\d+\r\n|\$7\r\nmodules\r\n.*"
+    ours_rest, theirs_rest = (re.sub(own, b"", reply.partition(mark)[2], flags=re.DOTALL) for reply in (ours, theirs))
+    return ours.partition(b"\r\n")[0] == theirs.partition(b"\r\n")[0] and ours_rest == theirs_rest
+
+
+_COMPARED: dict[bytes, Compare] = {
+    b"KEYS": _sorted,
+    b"SCAN": _walked,
+    b"RANDOMKEY": _some_key,
+    b"TTL": _within(_TOLERANCE_SECONDS),
+    b"PTTL": _within(_TOLERANCE_SECONDS * 1000),
+    b"EXPIRETIME": _within(_TOLERANCE_SECONDS),
+    b"PEXPIRETIME": _within(_TOLERANCE_SECONDS * 1000),
+    b"OBJECT IDLETIME": _whole_number,
+    b"TIME": _clock,
+    b"LASTSAVE": _whole_number,
+    b"CLIENT ID": _whole_number,
+    b"CLIENT INFO": _client_lines,
+    b"CLIENT LIST": _client_lines,
+    b"HELLO": _greeting,
+}
