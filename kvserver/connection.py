@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import sys
@@ -41,6 +42,8 @@ class Connection:
         self._session = session
         self._decoder = Decoder(Limits())
         self._stopping = False
+        if sys.platform != "win32":
+            session.pause = self._pause
 
     # Called by other threads
 
@@ -134,6 +137,12 @@ class Connection:
         elif session.replies is Replies.SKIPPING:
             session.replies = Replies.ON
         return False
+
+    def _pause(self, seconds: float | None) -> None:
+        """Wait, while the client stays connected and nobody shuts the socket down. What the client sends can wait."""
+        poller = select.poll()
+        poller.register(self._sock, getattr(select, "POLLRDHUP", 0))  # that it has hung up is always told
+        poller.poll(None if seconds is None else seconds * 1000)
 
     def _send(self, replies: list[bytes]) -> None:
         data = replies[0] if len(replies) == 1 else b"".join(replies)

@@ -7,6 +7,7 @@ value and never half of one.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from kvserver.commands.registry import Command
     from kvserver.state import State
     from kvserver.store.memory import Database, Keyspace
+
+_LONGEST_WAIT = 20 * 86400.0
+"""Seconds. What the system calls take, in 31 bits of milliseconds."""
 
 
 class Replies(Enum):
@@ -62,9 +66,11 @@ class Session:
     received: int = 0  # bytes
     sent: int = 0  # bytes
     pending_input: int = 0  # bytes of a command that has not arrived whole
+    pause: Callable[[float | None], object] = field(init=False)  # the connection puts its own here
     keyspace: Keyspace = field(init=False)
 
     def __post_init__(self) -> None:
+        self.pause = self.state.stopping.wait
         self.keyspace = self.state.keyspace  # one step nearer: every command asks for it
 
     @property
@@ -82,9 +88,9 @@ class Session:
         self.leaving = self.dropped = True
 
     def wait(self, seconds: float | None) -> None:
-        """Do nothing for a time (without one: for good), but not longer than the server runs."""
+        """Do nothing for a time (without one: for good), but not longer than the connection and the server last."""
         self.blocked = True
-        self.state.stopping.wait(seconds)
+        self.pause(None if seconds is None else min(seconds, _LONGEST_WAIT))
         self.blocked = False
 
     def reset(self) -> None:
