@@ -24,7 +24,7 @@ _config = partial(
 _ALL_NODES = ("request_policy:all_nodes", "response_policy:all_succeeded")
 
 # Settings of Redis that tools ask for and that have only one value here. They can be set to that value.
-_FIXED = {
+FIXED = {
     "appendonly": "no",
     "appendfsync": "no",
     "cluster-enabled": "no",
@@ -70,7 +70,7 @@ def _matcher(pattern: bytes) -> Callable[[bytes], bool]:
 
 def _all(session: Session) -> dict[str, str]:
     values = {name: option.kind.show(getattr(session.state.config, option.name)) for name, option in _OPTIONS.items()}
-    return _FIXED | values | {"port": str(session.state.port)}
+    return FIXED | values | {"port": str(session.state.port)}
 
 
 @_config(
@@ -103,7 +103,7 @@ def _change(session: Session, name: bytes, value: str) -> dict[str, Any]:
     key = name.lower().decode("utf-8", "surrogateescape")
     if key not in known:
         raise Error(f"ERR Unknown option or number of arguments for CONFIG SET - '{errors.quote(name)}'")
-    if _FIXED.get(key) == value and key not in _NEVER_SET:
+    if FIXED.get(key) == value and key not in _NEVER_SET:
         return {}
     option: Option | None = _OPTIONS.get(key)
     if option is None or not option.live:

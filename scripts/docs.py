@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Write docs/configuration.md from the table of settings in kvserver/config.py; with --check, only compare."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from kvserver.commands.configuration import FIXED
+from kvserver.config import OPTIONS, Option
+
+TARGET = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
+
+_INTRODUCTION = """\
+# Settings
+
+<!-- Made by scripts/docs.py from the table in kvserver/config.py. Change that, not this. -->
+
+A setting can be given in four places. The first of these that has it counts:
+
+1. a flag: `kvserver --port 7000`;
+2. an environment variable: `KVSERVER_PORT=7000`;
+3. a TOML file, named by `--config FILE` or by `KVSERVER_CONFIG`: `port = 7000`;
+4. the default.
+
+```toml
+# kvserver.toml
+port = 7000
+host = ["127.0.0.1", "::1"]
+maxclients = 500
+max-bulk-length = "64mb"
+```
+
+In the file a setting goes by its flag's name without the dashes in front, or by its name in `CONFIG GET`. A name
+that is not in this table, or a value that cannot be used, stops the start with one line that says so, and exit
+status 2.
+
+Sizes are in bytes, or with a unit: `1k` is 1,000 and `1kb` is 1,024 bytes; so with `m`, `mb`, `g` and `gb`. Times are
+in whole seconds. A program that embeds the server gives settings by the names of `kvserver.Config`:
+`kvserver.Server(port=0, maxclients=50)`; the environment and the file do not count there.
+
+While the server runs, `CONFIG GET` shows every setting, and `CONFIG SET` changes those marked so below, until the
+server stops. A change holds at once; one of `write-timeout` or `tcp-keepalive` holds for connections made after it.
+
+## All of them
+"""
+
+_READ_ONLY = """## Names that only answer
+
+Tools ask for these settings of Redis. They have one value here, and `CONFIG SET` takes no other.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [_INTRODUCTION, *map(_section, OPTIONS), _READ_ONLY, "| name | value |", "|---|---|"]
+    parts += [f"| `{name}` | {f'`{value}`' if value else 'empty'} |" for name, value in sorted(FIXED.items())]
+    return "\n".join(parts) + "\n"
+
+
+def _section(option: Option) -> str:
+    default = option.kind.show(option.default)
+    rows = [
+        ("takes", _accepted(option)),
+        ("flag", f"`{option.flag} {option.kind.metavar}`"),
+        ("environment", f"`{option.variable}`"),
+        ("in `CONFIG GET`", f"`{option.config_name}`" + (", and `CONFIG SET`" if option.live else "")),
+        ("default", f"`{default}`" if default else "none"),
+    ]
+    return "\n".join(
+        [
+            f"### {option.name.replace('_', '-')}",
+            "",
+            option.summary,
+            "",
+            *(f"- {name}: {value}" for name, value in rows),
+            "",
+        ]
+    )
+
+
+def _accepted(option: Option) -> str:
+    """What the setting takes, in the words that its parser has for somebody who gives something else."""
+    try:
+        option.kind.parse("")
+    except ValueError as error:
+        return str(error)
+    return "any text"
+
+
+def main() -> int:
+    """Write or check; the exit status."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is out of date")
+    if not arguments.parse_args().check:
+        TARGET.write_text(page(), encoding="utf-8")
+        return 0
+    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == page():
+        return 0
+    print(f"{TARGET.name} is out of date; run scripts/docs.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
