@@ -163,7 +163,12 @@ class Connection:
     def _ask(self, commands: list[tuple[Value, ...]], deadline: float) -> list[Reply]:
         replies: list[Reply] = []
         self._send(b"".join(map(encode_command, commands)), deadline)
-        self._collect(replies, len(commands), len(commands), deadline)
+        try:
+            self._collect(replies, len(commands), len(commands), deadline)
+        except ConnectionLostError:
+            if replies and isinstance(replies[0], ServerError):  # one that accepts nobody says why and closes
+                raise CannotConnectError(str(replies[0])) from None
+            raise
         return replies
 
     def close(self) -> None:
@@ -295,7 +300,7 @@ class Connection:
     def _collect(self, replies: list[Reply], upto: int, promised: int, deadline: float) -> None:
         """Receive until `replies` holds `upto` replies; more than `promised` is an error."""
         while len(replies) < upto:
-            if replies and _monotonic() > deadline:
+            if _monotonic() > deadline:  # a server that trickles never lets recv() wait
                 raise CallTimeoutError(_TOO_SLOW.format("reply"))
             self._take(self._recv(deadline), replies, promised)
 
