@@ -1,0 +1,52 @@
+"""What a type checker sees: exact types, and mistakes found before anything runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import kvclient
+
+kv = kvclient.connect()
+p = kv.pipeline()
+reveal_type(kv.get("k"))  # bytes | None
+reveal_type(kv.set("k", 1, ttl=30, if_absent=True))  # bool
+reveal_type(kv.set_get("k", b"v"))  # bytes | None
+reveal_type(kv.mget("a", "b"))  # list[bytes | None]
+reveal_type(kv.mset({"a": 1}))  # None
+reveal_type(kv.incrbyfloat("k", 1.5))  # float
+reveal_type(kv.scan().keys)  # list[bytes]
+reveal_type(kv.time())  # tuple[int, int]
+reveal_type(kv.config_get("*"))  # dict[str, str]
+reveal_type(kv["k"])  # bytes
+reveal_type(list(kv))  # list[bytes]
+reveal_type(p.get("k").result())  # bytes | None
+reveal_type(p.exists("k"))  # kvclient.commands.base.Future[int]
+kv.get(1)  # error
+kv.set("k", None)  # error
+kv.set("k", 1, tll=3)  # error
+kv.mset({1: 2})  # error
+kv.pipeline().get()  # error
+kv.get("k").decode()  # error
+"""
+
+
+def test_types_are_exact_and_mistakes_are_found(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", f"--cache-dir={cache}", str(program)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=110)
+    found: dict[int, str] = {}
+    for number, kind, text in re.findall(r"program\.py:(\d+): (\w+): (.*)", done.stdout):
+        if kind == "error":
+            found[int(number)] = "error"
+        elif revealed := re.search(r'Revealed type is "(.*)"', text):
+            found[int(number)] = revealed[1].replace("builtins.", "")
+    lines = enumerate(PROGRAM.splitlines(), 1)
+    expected = {number: line.split("  # ")[1] for number, line in lines if "  # " in line}
+    assert found == expected, done.stdout + done.stderr
