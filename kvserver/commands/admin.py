@@ -24,6 +24,7 @@ _UNFORESEEABLE = ("nondeterministic_output",)
     "[section [section ...]]",
     arity=-1,
     flags=_LOADING,
+    complexity="O(N), N connections",
     categories=("dangerous",),
     tips=("nondeterministic_output", "request_policy:all_shards", "response_policy:special"),
 )
@@ -136,7 +137,7 @@ def function_flush(_session: Session, *words: bytes) -> SimpleString:
 
 @_server(
     "DEBUG",
-    "<SLEEP seconds | SET-ACTIVE-EXPIRE flag>",
+    "<SLEEP seconds | SET-ACTIVE-EXPIRE flag | HELP>",
     arity=-2,
     flags=Flags.ADMIN | Flags.NOSCRIPT | _LOADING,
 )
@@ -149,9 +150,22 @@ def debug(session: Session, subcommand: bytes, *words: bytes) -> Reply:
         case b"SET-ACTIVE-EXPIRE", (flag,):
             active = session.state.active_expiry
             active.clear() if flag == b"0" else active.set()
+        case b"HELP", ():
+            return [SimpleString(line) for line in _DEBUG_HELP]
         case _:
             raise errors.unknown_subcommand_or_arity("DEBUG", subcommand)
     return OK
+
+
+_DEBUG_HELP = (
+    b"DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    b"SLEEP seconds",
+    b"    Keeps every command that needs data waiting for so long.",
+    b"SET-ACTIVE-EXPIRE flag",
+    b"    With 0, expired keys are removed only when they are asked for; with 1, by themselves again.",
+    b"HELP",
+    b"    Explains the subcommands.",
+)
 
 
 def _check_debug_allowed(session: Session) -> None:

@@ -96,7 +96,7 @@ def hello(session: Session, *words: bytes) -> Reply:
     if user is not None:
         _authenticate(session, user)
     if name is not None:
-        session.name = checked_name(name, errors.BAD_CLIENT_NAME)
+        session.name = name
     session.speak(protocol)
     return {
         b"server": b"kvserver",
@@ -119,7 +119,7 @@ def _hello_options(words: tuple[bytes, ...]) -> tuple[bytes | None, bytes | None
             user = words[position + 1]
             position += 3
         elif option == b"SETNAME" and left >= 1:
-            name = words[position + 1]
+            name = checked_name(words[position + 1], errors.BAD_CLIENT_NAME)
             position += 2
         else:
             raise Error(f"ERR Syntax error in HELLO option '{errors.quote(words[position])}'")

@@ -22,6 +22,7 @@ _command = partial(
     flags=Flags.LOADING | Flags.STALE,
     categories=("connection",),
 )
+_NAMES = "[command-name [command-name ...]]"
 _UNORDERED = ("nondeterministic_output_order",)
 
 # Access categories are told in this order.
@@ -48,7 +49,7 @@ def command_count(_session: Session) -> int:
     return sum(1 for _ in every())
 
 
-@_command("COMMAND|INFO", "[command-name [command-name ...]]", arity=-2, since="2.8.13", tips=_UNORDERED)
+@_command("COMMAND|INFO", _NAMES, arity=-2, since="2.8.13", complexity="O(N), N commands", tips=_UNORDERED)
 def command_info(_session: Session, *names: bytes) -> Reply:
     """Returns what clients need to know about the named commands, null for one that does not exist."""
     if not names:
@@ -127,6 +128,7 @@ def _key_spec(access: str, first: int, last: int, step: int) -> Reply:
     "[FILTERBY <MODULE module | ACLCAT category | PATTERN pattern>]",
     arity=-2,
     since="7.0.0",
+    complexity="O(N), N commands",
     tips=_UNORDERED,
 )
 def command_list(_session: Session, *words: bytes) -> Reply:
@@ -152,7 +154,7 @@ def command_list(_session: Session, *words: bytes) -> Reply:
     return names
 
 
-@_command("COMMAND|DOCS", "[command-name [command-name ...]]", arity=-2, since="7.0.0", tips=_UNORDERED)
+@_command("COMMAND|DOCS", _NAMES, arity=-2, since="7.0.0", complexity="O(N), N commands", tips=_UNORDERED)
 def command_docs(_session: Session, *names: bytes) -> Reply:
     """Returns the documentation of the named commands, or of all."""
     entries = map(_named, names) if names else every()

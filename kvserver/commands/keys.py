@@ -396,7 +396,7 @@ def object_(_db: Database) -> Reply:
 def object_encoding(db: Database, key: bytes) -> bytes | None:
     """Returns how Valkey would hold the value of a key: int, embstr or raw."""
     value = db.peek(key)
-    return None if value is None else encoding(db, key, value)
+    return None if value is None else encoding(key, value)
 
 
 @_object("OBJECT|FREQ", since="4.0.0")

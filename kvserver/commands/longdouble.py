@@ -19,7 +19,7 @@ _DECIMALS = 17
 _MAX_TEXT = 5 * 1024
 
 _NUMBER = re.compile(r"([+-]?)(?:(\d+\.?\d*|\.\d+)(?:e([+-]?\d+))?|(inf|infinity))", re.IGNORECASE | re.ASCII)
-_HEX = re.compile(r"([+-]?)0x([0-9a-f]+)(?:\.([0-9a-f]*))?(?:p([+-]?\d+))?", re.IGNORECASE | re.ASCII)
+_HEX = re.compile(r"([+-]?)0x(?=\.?[0-9a-f])([0-9a-f]*)(?:\.([0-9a-f]*))?(?:p([+-]?\d+))?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class LongDouble:
     def parse(cls, text: bytes) -> LongDouble | None:
         """A number as C's ``strtold`` reads it, if that is all there is in ``text``; None otherwise.
 
-        Not a number, and a number too large, are refused; ``inf`` is not, as in Redis.
+        Not a number, and a number too large or too close to zero, are refused; ``inf`` is not, as in Redis.
         """
         if len(text) >= _MAX_TEXT or not text.isascii():
             return None
@@ -55,7 +55,7 @@ class LongDouble:
         else:
             return None
         rounded = _round(-magnitude if sign == "-" else magnitude)
-        if not isinstance(rounded, Fraction):
+        if not isinstance(rounded, Fraction) or (magnitude and not rounded):
             return None
         return cls(rounded, negative_zero=rounded == 0 and sign == "-")
 

@@ -206,7 +206,15 @@ def strlen(db: Database, key: bytes) -> int:
     return len(db.get(key) or b"")
 
 
-@_string("APPEND", "key value", arity=3, flags=_WRITE_FAST, keys=Keys(1, 1, 1, "RW insert"), since="2.0.0")
+@_string(
+    "APPEND",
+    "key value",
+    arity=3,
+    flags=_WRITE_FAST,
+    keys=Keys(1, 1, 1, "RW insert"),
+    since="2.0.0",
+    complexity="O(N), N the length of the new value",
+)
 def append(db: Database, key: bytes, value: bytes) -> int:
     """Appends to a value, creating the key if need be; returns the new length in bytes."""
     old = db.peek(key)
@@ -337,7 +345,7 @@ def incrbyfloat(db: Database, key: bytes, increment: bytes) -> bytes:
     return total.format()
 
 
-def encoding(db: Database, key: bytes, value: bytes) -> bytes:
+def encoding(key: bytes, value: bytes) -> bytes:
     """How Valkey would hold the value, for OBJECT ENCODING.
 
     ``int``: a 64-bit integer in canonical form; ``embstr``: key and value fit one allocation of 128 bytes; else
@@ -348,5 +356,4 @@ def encoding(db: Database, key: bytes, value: bytes) -> bytes:
     if type(value) is not Formatted and as_integer(value) is not None:
         return b"int"
     header = 17 if len(key) >= 32 else 15
-    spent = header + (8 if db.deadline(key) is not None else 0)
-    return b"embstr" if spent + len(key) + len(value) <= 128 else b"raw"
+    return b"embstr" if header + len(key) + len(value) <= 128 else b"raw"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Self
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 Words = Sequence[bytes]
 
@@ -68,6 +68,17 @@ class Wire:
         return b"(reset)"
 
 
+class Pair(NamedTuple):
+    """A connection to kvserver and one to the real server."""
+
+    ours: Wire
+    theirs: Wire
+
+    def run(self, *commands: Words) -> tuple[list[bytes], list[bytes]]:
+        """The replies of both to the same commands."""
+        return self.ours.run(*commands), self.theirs.run(*commands)
+
+
 def encoded(word: bytes | str | int) -> bytes:
     return word if isinstance(word, bytes) else str(word).encode("utf-8")
 
@@ -104,18 +115,3 @@ def _parse(raw: bytes) -> tuple[object, bytes]:
 
 def _hashable(item: object) -> object:
     return tuple(item) if isinstance(item, list) else item
-
-
-def leaves(value: object) -> Iterator[object]:
-    """Every scalar in a parsed reply."""
-    if isinstance(value, dict):
-        value = [part for pair in value.items() for part in pair]
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from leaves(item)
-    else:
-        yield value
-
-
-def flat(parts: Iterable[bytes]) -> bytes:
-    return b"".join(parts)
