@@ -155,6 +155,14 @@ class ServerCommands(CommandSet):
         """
         return (b"FUNCTION", b"FLUSH")
 
+    @command("FUNCTION|HELP", to.text, safe=True)
+    def function_help(self) -> Args:
+        """Return the server's help on FUNCTION.
+
+        Server command: FUNCTION HELP.
+        """
+        return (b"FUNCTION", b"HELP")
+
     @command("DEBUG|SLEEP", to.done, patience=_sleep_patience)
     def debug_sleep(self, seconds: float) -> Args:
         """Have the server do nothing for a while; the call's deadline is that much later.
@@ -339,6 +347,14 @@ class IntrospectionCommands(CommandSet):
         Server command: COMMAND GETKEYS.
         """
         return (b"COMMAND", b"GETKEYS", name, *args)
+
+    @command("COMMAND|GETKEYSANDFLAGS", to.array, safe=True)
+    def command_getkeysandflags(self, name: Key, *args: Value) -> Args:
+        """Return those arguments of a command that are keys, each with what the command does to it.
+
+        Server command: COMMAND GETKEYSANDFLAGS.
+        """
+        return (b"COMMAND", b"GETKEYSANDFLAGS", name, *args)
 
     @command("COMMAND|HELP", to.text, safe=True)
     def command_help(self) -> Args:

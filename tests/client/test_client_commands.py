@@ -220,7 +220,10 @@ def test_command_commands(kv: Client) -> None:
     assert missing is None
     assert b"summary" in kv.command_docs("get")[b"get"]  # type: ignore[operator]
     assert kv.command_getkeys("MSET", "a", 1, "b", 2) == [b"a", b"b"]
+    ((key, access),) = kv.command_getkeysandflags("GET", "a")  # type: ignore[misc]
+    assert (key, set(access)) == (b"a", {b"RO", b"access"})  # type: ignore[arg-type]
     assert "GETKEYS" in kv.command_help()
+    assert "FLUSH" in kv.function_help()
 
 
 def test_what_only_our_server_answers(own_url: str) -> None:

@@ -49,3 +49,11 @@ def test_every_command_and_subcommand_is_explained(server: kvserver.Server) -> N
 
 def test_an_option_and_its_value_stay_on_one_line(server: kvserver.Server) -> None:
     assert "PX milliseconds |" in _help(server, "SET")
+
+
+def test_debug_explains_what_it_can_do(server: kvserver.Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), 10) as sock, sock.makefile("rb") as replies:
+        sock.sendall(b"DEBUG HELP\r\nPING\r\n")
+        lines = list(iter(replies.readline, b"+PONG\r\n"))
+    assert lines[0] == b"*%d\r\n" % (len(lines) - 1)
+    assert {b"+SLEEP seconds\r\n", b"+SET-ACTIVE-EXPIRE flag\r\n"} < set(lines)
