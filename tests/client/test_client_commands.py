@@ -155,6 +155,9 @@ def test_object(kv: Client) -> None:
     kv.set("n", 5)
     assert kv.object_encoding("n") == b"int"
     assert kv.object_encoding("missing") is None
+    assert kv.object_idletime("missing") is None
+    assert kv.object_idletime("n") is not None  # kvserver records use from the first time anyone asks
+    kv.get("n")
     assert kv.object_idletime("n") in {0, 1}
     assert (kv.object_refcount("n") or 0) >= 1
     assert "ENCODING" in kv.object_help()
