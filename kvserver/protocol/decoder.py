@@ -264,7 +264,7 @@ class Decoder:
 
     def _bulk_length(self, line: bytes) -> int:
         if line[:1] != b"$":
-            got = line[:1].decode("latin-1") or "\r"
+            got = line[:1].decode("utf-8", "surrogateescape") or "\r"
             raise ProtocolError(f"expected '$', got '{got}'")
         length = _integer(line[1:])
         if length is None or not 0 <= length <= self.limits.bulk:
