@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from kvclient.url import Options
 
 SLICE: Final = 0.005  # seconds
-CHUNK: Final = 64 * 1024  # bytes asked of one recv(), unless a long value is known to be under way
-MAX_CHUNK: Final = 128 * 1024  # five times as quick as 1 MiB, which the allocator maps anew for each recv()
+# Bytes asked of one recv(). With more, the allocator maps fresh memory for each, and long values come slower.
+CHUNK: Final = 64 * 1024
 # A pipeline's unanswered bytes. They fit into the kernel's buffers even if the server reads nothing, so that
 # it and we cannot both be stuck in send(), each waiting for the other to read.
 WINDOW: Final = 48 * 1024
@@ -279,17 +279,15 @@ class Connection:
     def _recv(self, deadline: float) -> bytes:
         """The next bytes; b"" at the end. Waits for one slice first, and exactly if that was too short."""
         sock = self._socket("unknown")
-        missing = self._decoder.missing
-        size = CHUNK if missing < CHUNK else min(missing, MAX_CHUNK)
         try:
             if _KERNEL_SLICES:
                 try:
-                    return sock.recv(size)
+                    return sock.recv(CHUNK)
                 except OSError as error:
                     if not _would_block(error):
                         raise
             sock.settimeout(_remaining(deadline))
-            data = sock.recv(size)
+            data = sock.recv(CHUNK)
             sock.settimeout(None)
         except TimeoutError:
             raise CallTimeoutError(_TOO_SLOW.format("reply")) from None

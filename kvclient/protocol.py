@@ -250,11 +250,6 @@ class Decoder:
         """True between two replies: nothing is half read and nothing waits in `replies`."""
         return not (self._parts or self._stack or self.replies or self._bulk_size >= 0 or self.error)
 
-    @property
-    def missing(self) -> int:
-        """How many bytes the bulk string being read still lacks; 0 outside one."""
-        return self._bulk_size + 2 - self._held if self._bulk_size >= 0 else 0
-
     def feed(self, data: bytes) -> None:
         """Take the next bytes received; complete replies are appended to `replies`.
 
