@@ -51,8 +51,11 @@ class LongDouble:
         elif (match := _HEX.fullmatch(word)) is not None:
             sign, whole, part, power = match.groups()
             part = part or ""
-            magnitude = _scaled(int(whole + part, 16), 2, _exponent(power) - 4 * len(part))
+            number = int(whole + part, 16)
+            magnitude = _scaled(number, number.bit_length(), 2, _exponent(power) - 4 * len(part))
         else:
+            return None
+        if magnitude is None:
             return None
         rounded = _round(-magnitude if sign == "-" else magnitude)
         if not isinstance(rounded, Fraction) or (magnitude and not rounded):
@@ -91,20 +94,26 @@ def _exponent(text: str | None) -> int:
     return -int(digits) if text[0] == "-" else int(digits)
 
 
-def _decimal(digits: str, exponent: int) -> Fraction:
+def _decimal(digits: str, exponent: int) -> Fraction | None:
     whole, _, part = digits.partition(".")
     significant = (whole + part).lstrip("0")
     # Python refuses to read more than 4,300 digits at once; what matters of so many is read in two parts.
     number = int(significant[:4000] or "0") * 10 ** len(significant[4000:]) + int(significant[4000:] or "0")
-    return _scaled(number, 10, exponent - len(part))
+    return _scaled(number, len(significant), 10, exponent - len(part))
 
 
-def _scaled(number: int, base: int, exponent: int) -> Fraction:
-    """``number * base**exponent``, without building powers that are out of any range anyway."""
+_RANGE = {10: (-4951, 4933), 2: (_MIN_EXPONENT - 1, _MAX_EXPONENT)}
+"""A number below the first power of the base rounds to zero, one from the second on is too large, whatever follows."""
+
+
+def _scaled(number: int, digits: int, base: int, exponent: int) -> Fraction | None:
+    """``number * base**exponent``; None when that is out of range, which is known without the power being built."""
+    low, high = _RANGE[base]
     if number == 0:
         return Fraction(0)
-    exponent = max(-30_000, min(30_000, exponent))
-    return Fraction(number) * Fraction(base) ** exponent
+    if not low < digits + exponent <= high:
+        return None
+    return number * Fraction(base) ** exponent
 
 
 def _round(value: Fraction) -> Fraction | float:
