@@ -133,12 +133,11 @@ def _key_spec(access: str, first: int, last: int, step: int) -> Reply:
 )
 def command_list(_session: Session, *words: bytes) -> Reply:
     """Returns the names of all commands, or of those that a filter picks."""
-    entries = list(every())
+    entries = [each for entry in every() for each in (entry, *every(entry.subcommands))]
     if not words:
         return [entry.name.encode("ascii") for entry in entries]
     if len(words) != 3 or words[0].upper() != b"FILTERBY":
         raise Error(errors.SYNTAX)
-    entries += [subcommand for entry in every() for subcommand in every(entry.subcommands)]
     names: list[Reply] = []
     match words[1].upper():
         case b"MODULE":
