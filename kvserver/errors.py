@@ -12,7 +12,6 @@ from kvserver.protocol.replies import Error
 SYNTAX = "ERR syntax error"
 NOT_AN_INTEGER = "ERR value is not an integer or out of range"
 NOT_32_BITS = "ERR value is out of range, value must between -2147483648 and 2147483647"
-NOT_POSITIVE = "ERR value is out of range, must be positive"
 NOT_A_FLOAT = "ERR value is not a valid float"
 OVERFLOW = "ERR increment or decrement would overflow"
 DECREMENT_OVERFLOW = "ERR decrement would overflow"
