@@ -17,8 +17,8 @@ _Token = int | frozenset[int]
 
 def compile_glob(pattern: bytes) -> Callable[[bytes], bool]:
     """A function that says whether a key matches ``pattern``, for a pattern that is asked about many keys."""
-    if pattern.strip(b"*") == b"":
-        return _matches_all if pattern else (lambda key: not key)
+    if pattern == b"*":
+        return _matches_all
     tokens = _parse(pattern)
     if all(isinstance(token, int) and token >= 0 for token in tokens):
         return bytes(token for token in tokens if isinstance(token, int)).__eq__
@@ -61,8 +61,9 @@ def _parse_class(pattern: bytes, position: int) -> tuple[frozenset[int], int]:
             position += 1
             members.add(pattern[position])
         elif pattern[position + 1 : position + 2] == b"-" and position + 2 < len(pattern):
-            low, high = sorted((pattern[position], pattern[position + 2]))
-            members.update(range(low, high + 1))
+            # Bytes are signed here, as in Redis: a range from "a" to 255 goes down to -1, not up.
+            low, high = sorted((_signed(pattern[position]), _signed(pattern[position + 2])))
+            members.update(byte & 0xFF for byte in range(low, high + 1))
             position += 2
         else:
             members.add(pattern[position])
@@ -72,7 +73,13 @@ def _parse_class(pattern: bytes, position: int) -> tuple[frozenset[int], int]:
     return frozenset(members), position + 1
 
 
+def _signed(byte: int) -> int:
+    return byte - 256 if byte > 127 else byte
+
+
 def _match(tokens: list[_Token], text: bytes) -> bool:
+    if not text:
+        return not tokens  # no star matches an empty key, but for a lone one (see above); so it is in Redis
     token = position = 0
     star = resume = -1
     while position < len(text):

@@ -94,14 +94,14 @@ _OF_ONE_CLIENT = re.compile(
 )
 
 
-def _client_lines(_words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
+def _client_lines(words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
     """The same fields in the same order; those that say who is asked have other values."""
     if b"-" in (ours[:1], theirs[:1]):
-        return ours == theirs
+        return covers(words) is not None
     if not parse(ours) or not parse(theirs):
-        return _asks_by_number(_words) or ours == theirs
+        return _asks_by_number(words)
     masked_ours, masked_theirs = (_OF_ONE_CLIENT.sub(rb"\1=", reply.partition(b"\r\n")[2]) for reply in (ours, theirs))
-    return ours[:1] == theirs[:1] and (masked_ours == masked_theirs or _asks_by_number(_words))
+    return ours[:1] == theirs[:1] and (masked_ours == masked_theirs or _asks_by_number(words))
 
 
 def _asks_by_number(words: Sequence[bytes]) -> bool:
