@@ -79,13 +79,14 @@ class Keyspace:
 class Database:
     """One numbered database: keys to values, and the deadlines of those keys that have one."""
 
-    __slots__ = ("deadlines", "keyspace", "snapshot", "values")
+    __slots__ = ("deadlines", "keyspace", "newest", "snapshot", "values")
 
     def __init__(self, keyspace: Keyspace) -> None:
         self.keyspace = keyspace
         self.values: dict[bytes, bytes] = {}
         self.deadlines: dict[bytes, int] = {}  # wall-clock ms; a key that never expires is not in here
-        self.snapshot: Snapshot | None = None  # the newest that SCAN has made
+        self.snapshot: Snapshot | None = None  # the newest that SCAN has made, until it is dropped
+        self.newest = 0  # its number in the order they were taken in, also once it has been dropped
 
     # Reading
 
@@ -120,7 +121,8 @@ class Database:
     def take_snapshot(self, *, fresh: bool) -> Callable[[], Snapshot]:
         """The snapshot SCAN walks; the function returned builds it, if need be, once the lock is released.
 
-        One that is kept is never replaced by an older one: a walk may go on with any snapshot taken after it began.
+        One that is kept, or was, is never replaced by an older one: a walk may go on with any snapshot taken after
+        it began, and with no other.
         """
         kept = self.snapshot
         if kept is not None and not fresh:
@@ -129,10 +131,10 @@ class Database:
         serial, present = self.keyspace.snapshots, self.live_keys()
 
         def build() -> Snapshot:
-            new = Snapshot(present(), serial)
+            new = Snapshot(present())
             with self.keyspace.lock:
-                if self.snapshot is None or self.snapshot.serial < serial:
-                    self.snapshot = new
+                if self.newest < serial:
+                    self.snapshot, self.newest = new, serial
             return new
 
         return build

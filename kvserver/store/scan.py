@@ -20,15 +20,11 @@ def _place(key: bytes) -> int:
 
 
 class Snapshot:
-    """The keys of one moment, in buckets by the leading bits of their place. Never changes once built.
+    """The keys of one moment, in buckets by the leading bits of their place. Never changes once built."""
 
-    A higher ``serial`` means a later moment.
-    """
+    __slots__ = ("_buckets", "_shift")
 
-    __slots__ = ("_buckets", "_shift", "serial")
-
-    def __init__(self, keys: list[bytes], serial: int = 0) -> None:
-        self.serial = serial
+    def __init__(self, keys: list[bytes]) -> None:
         bits = max(0, (len(keys) // _KEYS_PER_BUCKET).bit_length())
         self._shift = _BITS - bits
         self._buckets: list[list[bytes]] = [[] for _ in range(1 << bits)]
