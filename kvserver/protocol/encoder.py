@@ -24,9 +24,9 @@ def encoding(version: int) -> Encoding:
 def encode_error(text: str) -> bytes:
     """An error line. Line ends inside become spaces, so that one error is always one line (CVE-2025-67733).
 
-    ``text`` holds raw request bytes as surrogate escapes where a command quotes what it was sent.
+    Those at the end go. ``text`` holds raw request bytes as surrogate escapes where a command quotes what it was sent.
     """
-    return b"-" + text.encode("utf-8", "surrogateescape").translate(_LINE_ENDS) + b"\r\n"
+    return b"-" + text.encode("utf-8", "surrogateescape").rstrip(b"\r\n").translate(_LINE_ENDS) + b"\r\n"
 
 
 def format_double(value: float) -> bytes:
