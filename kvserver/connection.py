@@ -113,6 +113,8 @@ class Connection:
             for count, words in enumerate(commands, 1):  # noqa: B007 - counted here, added up once
                 reply = execute(session, words)
                 if session.replies is not _ON and not self._is_answered():
+                    if session.leaving:
+                        break
                     continue
                 encoded = session.encoding[reply.__class__](reply)
                 replies.append(encoded)
@@ -158,7 +160,8 @@ class Connection:
         if isinstance(error, CommandTooLongError):
             stats.count_too_long()
         get_logger().info("connection.protocol_error", client=self._session.id, error=str(error).partition("'")[0])
-        self._send([encode_error(f"ERR Protocol error: {error}")])
+        if self._session.replies is _ON:
+            self._send([encode_error(f"ERR Protocol error: {error}")])
         self._linger()
 
     def _linger(self) -> None:

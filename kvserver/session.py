@@ -99,6 +99,7 @@ class Session:
         self.db = 0
         self.user = "default"
         self.name = b""
-        self.replies = Replies.ON
+        if self.replies is Replies.OFF:  # a skip is for RESET's own reply
+            self.replies = Replies.ON
         self.no_evict = False
         self.no_touch = False

@@ -333,7 +333,7 @@ def client_reply(session: Session, mode: bytes) -> Reply:
         case b"OFF":
             session.replies = Replies.OFF
         case b"SKIP":
-            if session.replies is Replies.ON:
+            if session.replies is not Replies.OFF:
                 session.replies = Replies.SKIP_NEXT
         case _:
             raise Error(errors.SYNTAX)

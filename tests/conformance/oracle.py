@@ -115,3 +115,22 @@ def _parse(raw: bytes) -> tuple[object, bytes]:
 
 def _hashable(item: object) -> object:
     return tuple(item) if isinstance(item, list) else item
+
+
+PING = request([b"PING"])
+MARKER = request([b"ECHO", b"still here"])
+SURVIVED = b"$10\r\nstill here\r\n"
+
+
+def answer(port: int, data: bytes) -> bytes:
+    """All that a fresh connection gets for ``data`` and the marker behind it, until the server closes."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        try:
+            sock.sendall(data + MARKER)
+            sock.shutdown(socket.SHUT_WR)
+            while chunk := sock.recv(65536):
+                received += chunk
+        except ConnectionError:  # closed with input unread: what came before that counts
+            pass
+    return received

@@ -51,13 +51,13 @@ def _members(reply: Reply) -> list[bytes] | Reply:
 
 
 def _walked(words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
-    """With a count for all keys, the keys; otherwise the two may stop at different places."""
+    """From the start to the end, the same keys; otherwise the two may stop, or go on, at different places."""
     if ours[:1] == b"-" or theirs[:1] == b"-":
         return ours == theirs
     (our_cursor, our_keys), (their_cursor, their_keys) = (
         cast("tuple[bytes, list[bytes]]", parse(r)) for r in (ours, theirs)
     )
-    if our_cursor == their_cursor == b"0":
+    if our_cursor == their_cursor == b"0" and not words[1].strip(b"0"):
         return sorted(our_keys) == sorted(their_keys)
     return len(set(our_keys)) == len(our_keys)
 

@@ -6,30 +6,10 @@ those of the project's list of hostile inputs.
 
 from __future__ import annotations
 
-import socket
-
 import pytest
-from conformance.oracle import Wire, request
+from conformance.oracle import PING, SURVIVED, Wire, answer, request
 
 import kvserver
-
-PING = request([b"PING"])
-MARKER = request([b"ECHO", b"still here"])
-SURVIVED = b"$10\r\nstill here\r\n"
-
-
-def answer(port: int, data: bytes) -> bytes:
-    """All that a fresh connection gets for ``data`` and the marker behind it, until the server closes."""
-    received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
-        try:
-            sock.sendall(data + MARKER)
-            sock.shutdown(socket.SHUT_WR)
-            while chunk := sock.recv(65536):
-                received += chunk
-        except ConnectionError:  # closed with input unread: what came before that counts
-            pass
-    return received
 
 
 def bulk(header: bytes) -> bytes:
