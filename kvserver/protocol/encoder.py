@@ -87,8 +87,11 @@ class _ByType(dict[type, Callable[..., bytes]]):
     """A function a type; a type seen for the first time gets its nearest base's."""
 
     def __missing__(self, kind: type) -> Callable[..., bytes]:
-        self[kind] = function = next(self[base] for base in kind.__mro__[1:] if base in self)
-        return function
+        for base in kind.__mro__[1:]:
+            if base in self:
+                self[kind] = self[base]
+                return self[base]
+        raise TypeError(f"{kind.__name__} is no type of reply")
 
 
 _RESP2 = _ByType(
