@@ -48,19 +48,27 @@ _QUOTED_BYTES = 128
 """How much of a client's own text an error repeats."""
 
 
-def quote(raw: bytes, limit: int = _QUOTED_BYTES) -> str:
-    """A client's bytes for use in an error: cut to ``limit`` bytes, or at a NUL as Valkey's are; else binary-safe."""
-    return raw[:limit].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+def quote(raw: bytes) -> str:
+    """A client's bytes for use in an error: cut to 128 bytes, or at a NUL as Valkey's are; else binary-safe."""
+    return _text(_cut(raw, _QUOTED_BYTES))
+
+
+def _cut(raw: bytes, limit: int) -> bytes:
+    return raw[:limit].partition(b"\0")[0]
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def unknown_command(command: list[bytes]) -> Error:
-    """Quotes the name and as many arguments as fit, each within the same small budget."""
-    shown = ""
+    """Quotes the name and as many arguments as fit, each within the same small budget of bytes."""
+    shown = b""
     for argument in command[1:]:
         if len(shown) >= _QUOTED_BYTES:
             break
-        shown += f"'{quote(argument, _QUOTED_BYTES - len(shown))}' "
-    return Error(f"ERR unknown command '{quote(command[0])}', with args beginning with: {shown}")
+        shown += b"'%b' " % _cut(argument, _QUOTED_BYTES - len(shown))
+    return Error(f"ERR unknown command '{quote(command[0])}', with args beginning with: {_text(shown)}")
 
 
 def unknown_subcommand(container: str, given: bytes) -> Error:

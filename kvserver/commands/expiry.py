@@ -22,7 +22,7 @@ def _expire(db: Database, command_name: str, key: bytes, time: bytes, unit: Time
     """1 if the deadline was set (or the key removed, for one in the past), 0 if not."""
     conditions = _conditions(words)
     deadline = arguments.deadline(time, unit, db.keyspace.now, command_name, positive=False)
-    if db.peek(key) is None:
+    if db.seek(key) is None:
         return 0
     current = db.deadline(key)
     if (
@@ -74,7 +74,7 @@ def pexpireat(db: Database, key: bytes, milliseconds: bytes, *words: bytes) -> i
 
 def _deadline(db: Database, key: bytes) -> int | None:
     """The deadline in milliseconds, -1 for a key without one, None for no key."""
-    if db.get(key) is None:
+    if db.look(key) is None:
         return None
     deadline = db.deadline(key)
     return -1 if deadline is None else deadline
@@ -120,4 +120,4 @@ def pexpiretime(db: Database, key: bytes) -> int:
 @_generic("PERSIST", "key", arity=2, flags=Flags.WRITE | Flags.FAST, keys=Keys(1, 1, 1, "RW update"), since="2.2.0")
 def persist(db: Database, key: bytes) -> int:
     """Removes the time to live of a key; 1 if it had one, 0 if not."""
-    return int(db.peek(key) is not None and db.persist(key))
+    return int(db.seek(key) is not None and db.persist(key))

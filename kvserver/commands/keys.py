@@ -68,7 +68,7 @@ def _count(db: Database, keys: tuple[bytes, ...]) -> int:
 )
 def exists(db: Database, *keys: bytes) -> int:
     """Returns how many of the keys exist; one that is named twice counts twice."""
-    return sum(db.peek(key) is not None for key in keys)
+    return sum(db.look(key) is not None for key in keys)
 
 
 @_generic(
@@ -89,7 +89,7 @@ def touch(db: Database, *keys: bytes) -> int:
 @_generic("TYPE", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO"))
 def type_(db: Database, key: bytes) -> SimpleString:
     """Returns the type of a key's value: string, or none if there is no such key."""
-    return SimpleString(b"none" if db.peek(key) is None else b"string")
+    return SimpleString(b"none" if db.look(key) is None else b"string")
 
 
 def _rename(db: Database, key: bytes, newkey: bytes, value: bytes) -> None:
@@ -126,10 +126,10 @@ def rename(db: Database, key: bytes, newkey: bytes) -> SimpleString:
 )
 def renamenx(db: Database, key: bytes, newkey: bytes) -> int:
     """Renames a key only if the new name is free; 1 if it was renamed, 0 if not."""
-    value = db.peek(key)
+    value = db.seek(key)
     if value is None:
         raise Error(errors.NO_SUCH_KEY)
-    if db.peek(newkey) is not None:
+    if db.seek(newkey) is not None:
         return 0
     _rename(db, key, newkey, value)
     return 1
@@ -395,24 +395,24 @@ def object_(_db: Database) -> Reply:
 @_object("OBJECT|ENCODING")
 def object_encoding(db: Database, key: bytes) -> bytes | None:
     """Returns how Valkey would hold the value of a key: int, embstr or raw."""
-    value = db.peek(key)
+    value = db.look(key)
     return None if value is None else encoding(key, value)
 
 
 @_object("OBJECT|FREQ", since="4.0.0")
 def object_freq(db: Database, key: bytes) -> None:
     """Returns how often a key is used, when an LFU policy counts it."""
-    if db.peek(key) is not None:
+    if db.look(key) is not None:
         raise Error(errors.LFU_NOT_SELECTED)
 
 
 @_object("OBJECT|IDLETIME")
 def object_idletime(db: Database, key: bytes) -> int | None:
     """Returns the seconds since a key was last used. Recorded from the first time anyone asks."""
-    return None if db.peek(key) is None else db.idle_ms(key) // 1000
+    return None if db.look(key) is None else db.idle_ms(key) // 1000
 
 
 @_object("OBJECT|REFCOUNT")
 def object_refcount(db: Database, key: bytes) -> int | None:
     """Returns 1: values are not shared."""
-    return None if db.peek(key) is None else 1
+    return None if db.look(key) is None else 1

@@ -47,7 +47,7 @@ def set_(db: Database, key: bytes, value: bytes, *words: bytes) -> Reply:
         return OK
     options = arguments.value_options(words, reading=False)
     deadline = options.deadline(db.keyspace.now, "set")
-    old = db.get(key) if options.get else db.peek(key)
+    old = db.get(key) if options.get else db.seek(key)
     if not _condition_met(options, old):
         return old if options.get else None
     _store(db, key, value, deadline, keep_ttl=options.keep_ttl)
@@ -77,7 +77,7 @@ def _store(db: Database, key: bytes, value: bytes, deadline: int | None, *, keep
 @_string("SETNX", "key value", arity=3, flags=_WRITE_FAST, keys=Keys(1, 1, 1, "OW insert"))
 def setnx(db: Database, key: bytes, value: bytes) -> int:
     """Sets the value of a key only if the key does not exist; 1 if it was set, 0 if not."""
-    if db.peek(key) is not None:
+    if db.seek(key) is not None:
         return 0
     db.put(key, value)
     return 1
@@ -193,7 +193,7 @@ def mset(db: Database, *words: bytes) -> SimpleString:
 def msetnx(db: Database, *words: bytes) -> int:
     """Sets the values of several keys only if none of them exists; 1 if all were set, 0 if none."""
     pairs = _pairs("msetnx", words)
-    if any(db.peek(key) is not None for key in pairs):
+    if any(db.seek(key) is not None for key in pairs):
         return 0
     for key, value in pairs.items():
         db.put(key, value)
@@ -294,7 +294,7 @@ def substr(db: Database, key: bytes, start: bytes, end: bytes) -> bytes:
 
 
 def _add(db: Database, key: bytes, increment: int) -> int:
-    old = db.peek(key)
+    old = db.seek(key)
     number = 0 if old is None else integer(old)
     number += increment
     if not INTEGER_MIN <= number <= INTEGER_MAX:
@@ -333,7 +333,7 @@ def decrby(db: Database, key: bytes, decrement: bytes) -> int:
 @_string("INCRBYFLOAT", "key increment", arity=3, flags=_WRITE_FAST, keys=_COUNTED, since="2.6.0")
 def incrbyfloat(db: Database, key: bytes, increment: bytes) -> bytes:
     """Adds a number to the decimal value of a key, in 80-bit floating point; returns the new value."""
-    old = db.peek(key)
+    old = db.seek(key)
     number = LongDouble.parse(b"0" if old is None else old)
     amount = LongDouble.parse(increment)
     if number is None or amount is None:

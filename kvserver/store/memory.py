@@ -90,6 +90,22 @@ class Database:
 
     # Reading
 
+    def look(self, key: bytes) -> bytes | None:
+        """The value for a command that asks about the key: counts a hit or a miss, but not as an access."""
+        value = self.peek(key)
+        if value is None:
+            self.keyspace.misses += 1
+        else:
+            self.keyspace.hits += 1
+        return value
+
+    def seek(self, key: bytes) -> bytes | None:
+        """The value for a command that may change it: counts as an access, but no hit or miss."""
+        value = self.peek(key)
+        if value is not None and self.keyspace.accessed is not None:
+            self.touch(key)
+        return value
+
     def get(self, key: bytes) -> bytes | None:
         """The value for a command that reads: counts a hit or a miss, and as an access."""
         value = self.peek(key)
@@ -103,7 +119,7 @@ class Database:
         return value
 
     def peek(self, key: bytes) -> bytes | None:
-        """The value, without counting."""
+        """The value, without counting anything."""
         if key in self.deadlines and self.expire_if_due(key):
             return None
         return self.values.get(key)

@@ -129,7 +129,7 @@ def _write(path: Path, our_port: int, their_port: int) -> None:
             lines += ["", f"> {step.typed}"]
             lines += [_escaped(ours)] if ours == theirs else [_OURS + _escaped(ours), _THEIRS + _escaped(theirs)]
         lines += ["", ""]
-    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines).rstrip("\n") + "\n", encoding="utf-8")
 
 
 def _main() -> None:
