@@ -42,6 +42,7 @@ class Connection:
         self._session = session
         self._decoder = Decoder(Limits())
         self._stopping = False
+        self._awaited = 0  # the half-received command, by how many were run before it
         if sys.platform != "win32":
             session.pause = self._pause
 
@@ -53,8 +54,9 @@ class Connection:
         self._shut(socket.SHUT_RD)
 
     def abort(self) -> None:
-        """Close at once, also out of a ``send`` that the client does not take."""
+        """Close at once, also out of a ``send`` that the client does not take; what it has sent is not run."""
         self._stopping = True
+        self._session.drop()
         self._shut(socket.SHUT_RDWR)
 
     def _shut(self, how: int) -> None:
@@ -72,6 +74,8 @@ class Connection:
             get_logger().warning("connection.stalled", client=self._session.id)
         except OSError:
             get_logger().debug("connection.lost", client=self._session.id)
+        except MemoryError:  # a reply too large to put together; what was asked for has been done
+            get_logger().warning("connection.out_of_memory", client=self._session.id)
         finally:
             state.clients.remove(self._session)  # first: whoever finds it listed may still shut the socket down
             state.retire(self._session)
@@ -169,25 +173,32 @@ class Connection:
 
         Closing with unread input makes the kernel send a reset, which may destroy the last reply on its way.
         """
-        self._sock.shutdown(socket.SHUT_WR)
-        set_timeout(self._sock, socket.SO_RCVTIMEO, _LINGER_SECONDS)
-        until, budget = time.monotonic() + _LINGER_SECONDS, _LINGER_BYTES
-        while budget > 0 and time.monotonic() < until and (rest := self._sock.recv(_RECV_MAX)):
-            budget -= len(rest)
+        with contextlib.suppress(OSError):  # the client has left, or says nothing more and stays: both will do
+            self._sock.shutdown(socket.SHUT_WR)
+            set_timeout(self._sock, socket.SO_RCVTIMEO, _LINGER_SECONDS)
+            until, budget = time.monotonic() + _LINGER_SECONDS, _LINGER_BYTES
+            while budget > 0 and time.monotonic() < until and (rest := self._sock.recv(_RECV_MAX)):
+                budget -= len(rest)
 
     def _watch(self, deadline: float) -> float:
-        """Keep the deadline of a half-received command; returns it, or 0 when no command is pending."""
-        self._session.pending_input = self._decoder.held
-        limit = self._session.state.config.request_timeout
-        now = time.monotonic()
+        """Keep the deadline of a half-received command; returns it, or 0 when no command is pending.
+
+        A client that sends one command after the other may always have half of one on its way, so each has its own.
+        """
+        session = self._session
+        session.pending_input = self._decoder.held
+        limit = session.state.config.request_timeout
         if not self._decoder.pending or not limit:
-            set_timeout(self._sock, socket.SO_RCVTIMEO, 0)
+            if deadline:
+                set_timeout(self._sock, socket.SO_RCVTIMEO, 0)
             return 0.0
-        if not deadline:
-            set_timeout(self._sock, socket.SO_RCVTIMEO, limit)
-            return now + limit
-        if now >= deadline:
+        now = time.monotonic()
+        if not deadline or session.commands != self._awaited:
+            self._awaited = session.commands
+            deadline = now + limit
+        elif now >= deadline:
             raise TimeoutError
+        set_timeout(self._sock, socket.SO_RCVTIMEO, max(0.001, deadline - now))
         return deadline
 
 
