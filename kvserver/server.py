@@ -97,7 +97,9 @@ class Server:
     # Life
 
     def start(self) -> Self:
-        """Listen, and begin to accept; returns once clients can connect."""
+        """Listen, and begin to accept; returns once clients can connect. A server is started once."""
+        if self._accepting is not None:
+            raise RuntimeError("this server has been started already; make another Server")
         try:
             self._listen()
             self._wake, self._woken = socket.socketpair()

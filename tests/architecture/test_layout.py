@@ -1,0 +1,116 @@
+"""The layout is a promise: which part may use which, how long things get, and where threads and sockets are."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(path for package in ("kvserver", "kvclient") for path in (ROOT / package).rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+# From a room of kvserver to those it may use. A room is a folder, or a file at the top.
+DOORS: dict[str, set[str]] = {
+    "__init__": {"config", "server", "version"},
+    "__main__": {"cli"},
+    "cli": {"config", "observe", "server", "version"},
+    "server": {"clients", "config", "connection", "errors", "expirer", "observe", "protocol", "session", "state"},
+    "connection": {"dispatch", "errors", "observe", "protocol", "session"},
+    "dispatch": {"commands", "errors", "observe", "protocol", "session"},
+    "commands": {"config", "errors", "observe", "protocol", "session", "store", "version"},
+    "expirer": {"state", "store"},
+    "session": {"protocol"},
+    "state": {"clients", "config", "observe", "protocol", "session", "store"},
+    "clients": set(),
+    "config": set(),
+    "errors": {"protocol"},
+    "observe": {"version"},
+    "protocol": set(),
+    "store": set(),
+    "version": set(),
+}
+SOCKET_FILES = {
+    "kvserver/cli.py", "kvserver/connection.py", "kvserver/server.py", "kvclient/connection.py",
+}  # fmt: skip
+THREADING_FILES = {
+    "kvserver/clients.py",  # the lock of the list of connections
+    "kvserver/expirer.py",  # the thread that removes expired keys
+    "kvserver/server.py",  # the accept thread and the connections' threads
+    "kvserver/state.py",  # the locks of settings and counters
+    "kvserver/store/expiry.py",  # is given the keyspace lock
+    "kvserver/store/memory.py",  # the keyspace lock
+    "kvclient/pool.py",  # the lock of the pool
+}
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(node: ast.AST) -> Iterator[str]:
+    """Modules imported at run time, anywhere in a file; what only a type checker sees is no edge."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.Import):
+            yield from (name.name for name in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            module = child.module or ""
+            yield from ([f"{module}.{name.name}" for name in child.names] if module == "kvserver" else [module])
+        yield from imports(child)
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_edges(path: Path) -> None:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    used = set(imports(tree(path)))
+    if parts[0] == "kvclient":
+        assert not any(module.split(".")[0] == "kvserver" for module in used)
+        return
+    assert not any(module.split(".")[0] == "kvclient" for module in used)
+    ours = {room(module) for module in used if module.split(".")[0] == "kvserver"}
+    assert ours - {parts[1]} <= DOORS[parts[1]]
+
+
+def test_the_doors_make_no_circle() -> None:
+    left = dict(DOORS)
+    while left:
+        free = [name for name, doors in left.items() if not doors & left.keys()]
+        assert free, f"these depend on each other: {sorted(left)}"
+        for name in free:
+            del left[name]
+
+
+def test_every_room_has_its_doors() -> None:
+    rooms = {Path(name).parts[1].removesuffix(".py") for name in NAMES if name.startswith("kvserver/")}
+    assert rooms == set(DOORS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_sockets_and_threads_are_where_they_belong(path: Path) -> None:
+    name, used = str(path.relative_to(ROOT)), set(imports(tree(path)))
+    assert "socket" not in used or name in SOCKET_FILES
+    assert "threading" not in used or name in THREADING_FILES
+    assert not used & {"asyncio", "pickle", "shlex", "fnmatch"}
+    text = path.read_text(encoding="utf-8")
+    assert "daemon=True" not in text
+    assert "time.sleep" not in text
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_sizes_and_contracts(path: Path) -> None:
+    module = tree(path)
+    assert ast.get_docstring(module), "a file says what lives in it"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name

@@ -1,0 +1,239 @@
+"""The command line, run as people run it: settings, the ready line, logs, signals, and one clear line for a mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kvserver.config import OPTIONS, Config, ConfigError, load
+
+Start = Callable[..., "Running"]
+
+
+class Running:
+    """A server process that has said it is ready."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.ready = process.stdout.readline()
+        self.port = int(self.ready.rpartition(":")[2]) if self.ready else 0
+
+    def ask(self, command: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port)) as sock:
+            sock.sendall(command)
+            return sock.recv(4096)
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal; the exit status and standard error."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=20)
+        return self.process.returncode, errors
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "kvserver", *arguments]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("KVSERVER_")} | variables
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    with contextlib.ExitStack() as stack:
+
+        def starter(*arguments: str, **variables: str) -> Running:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command("--port", "0", *arguments),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=environment(**variables),
+                )
+            )
+            stack.callback(process.kill)
+            return Running(process)
+
+        yield starter
+
+
+def refused(*arguments: str, **variables: str) -> str:
+    """The one line that a start which cannot work ends with."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment(**variables), timeout=30, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("kvserver: ")
+    return done.stderr
+
+
+def test_ready_line_comes_first_and_logs_go_to_standard_error(start: Start) -> None:
+    server = start()
+    assert server.ready == f"Ready to accept connections on 127.0.0.1:{server.port}\n"
+    assert server.ask(b"PING\r\n") == b"+PONG\r\n"
+    status, errors = server.end()
+    assert status == 0
+    ready, stopping = errors.splitlines()
+    assert "server.ready" in ready
+    assert f"127.0.0.1:{server.port}" in ready
+    assert "server.stopping" in stopping
+
+
+def test_json_logs(start: Start) -> None:
+    _, errors = start("--log-format", "json").end()
+    events = [json.loads(line) for line in errors.splitlines()]
+    assert [event["event"] for event in events] == ["server.ready", "server.stopping"]
+    assert events[0]["addresses"][0].startswith("127.0.0.1:")
+
+
+def test_log_level(start: Start) -> None:
+    assert start("--log-level", "warning").end() == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_with_clients_connected(start: Start, number: int) -> None:
+    server = start()
+    with socket.create_connection(("127.0.0.1", server.port)) as idle:
+        idle.sendall(b"*1\r\n$4\r\nPI")  # half a command
+        assert server.end(number)[0] == 0
+        assert idle.recv(100) == b""
+
+
+def test_a_command_in_progress_is_answered(start: Start) -> None:
+    server = start("--debug-command", "yes")
+    with socket.create_connection(("127.0.0.1", server.port)) as busy:
+        busy.sendall(b"PING\r\nDEBUG SLEEP 60\r\n")
+        while b"cmd=debug" not in server.ask(b"CLIENT LIST\r\n"):
+            pass
+        assert server.end()[0] == 0
+        assert busy.recv(100) == b"+PONG\r\n+OK\r\n"  # the sleep ends early, and says so
+
+
+def test_one_interpreter_for_module_and_script(start: Start) -> None:
+    version = subprocess.run(command("--version"), capture_output=True, text=True, check=True).stdout
+    script = subprocess.run(
+        [str(Path(sys.executable).with_name("kvserver")), "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert version == script
+    assert version.startswith("kvserver ")
+
+
+def test_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refused("--port", str(port))
+    assert f"port {port} on 127.0.0.1 is in use" in line
+    assert "--port 0" in line
+
+
+def test_port_taken_on_ipv6_only_leaves_nothing_open() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        assert "::1 is in use" in refused("--port", str(taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--no-such"], "--no-such"),
+        (["--port", "70000"], "a whole number from 0 to 65535"),
+        (["--port", "1_0"], "--port"),
+        (["--max-bulk-length", "1tb"], "--max-bulk-length"),
+        (["--log-level", "loud"], "debug, info, warning, error"),
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
+        (["--config", "/no/such/file.toml"], "No such file"),
+        (["--config", "."], "cannot be read"),
+        (["--unix-socket", "/no/such/folder/socket"], "--unix-socket"),
+        (["stray"], "stray"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments: list[str], told: str) -> None:
+    assert told in refused(*arguments)
+
+
+def test_mistakes_in_the_environment() -> None:
+    assert "KVSERVER_PORT" in refused(KVSERVER_PORT="many")
+    assert "KVSERVER_PROT" in refused(KVSERVER_PROT="1")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("port = ", "is not TOML"), ("prot = 1", "no setting 'prot'"), ("port = 'x'", "port"), ("\xff", "is not TOML")],
+)
+def test_mistakes_in_the_file(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "kvserver.toml"
+    file.write_text(text, encoding="latin-1")
+    assert told in refused("--config", str(file))
+
+
+def test_precedence(tmp_path: Path) -> None:
+    file = tmp_path / "kvserver.toml"
+    file.write_text('databases = 3\nmaxclients = 30\nlog-level = "error"\nhost = ["127.0.0.1"]\n')
+    variables = {"KVSERVER_MAXCLIENTS": "20", "KVSERVER_LOG_LEVEL": "warning", "KVSERVER_CONFIG": str(file)}
+    config = load({"log_level": "debug"}, variables)
+    assert (config.databases, config.maxclients, config.log_level) == (3, 20, "debug")
+    assert config.host == ("127.0.0.1",)
+    assert config.port == Config().port
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_every_setting_by_every_way(option: object, tmp_path: Path) -> None:
+    assert isinstance(option, type(OPTIONS[0]))
+    text = {"host": "127.0.0.1", "unix_socket": "/run/x"}.get(option.name) or option.kind.show(option.default)
+    wanted = option.parse(text, "test")
+    file = tmp_path / "kvserver.toml"
+    file.write_text(f"{option.config_name} = {json.dumps(text)}\n")
+    for config in (
+        load({option.name: text}, {}),
+        load({}, {option.variable: text}),
+        load({}, {}, str(file)),
+    ):
+        assert getattr(config, option.name) == wanted
+    with pytest.raises(ConfigError, match=option.variable):
+        load({}, {option.variable: "\0"}) if option.kind.metavar not in ("PATH", "HOST[,HOST...]") else load(
+            {}, {option.variable + "X": "y"}
+        )
+
+
+def test_help_names_every_flag() -> None:
+    text = subprocess.run(command("--help"), capture_output=True, text=True, check=True).stdout
+    assert all(option.flag in text for option in OPTIONS)
+
+
+def test_second_signal_forces(start: Start) -> None:
+    """A command that will not end: the first signal waits for it, the second does not."""
+    server = start()
+    code = (
+        "import os, signal, socket, sys, threading\n"
+        "from kvserver.commands.registry import Group, Runs, command\n"
+        "from kvserver import cli\n"
+        "@command('STUCK', '', group=Group.SERVER, runs=Runs.ON_SESSION, arity=1)\n"
+        "def stuck(session):\n"
+        "    'Never returns.'\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    threading.Event().wait()\n"
+        "cli.main(['--port', '0'])\n"
+    )
+    server.end()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stuck = Running(process)
+    with socket.create_connection(("127.0.0.1", stuck.port)) as sock:
+        sock.sendall(b"STUCK\r\n")
+        assert process.stderr is not None
+        assert "server.ready" in process.stderr.readline()
+        assert "server.stopping" in process.stderr.readline()
+        status, errors = stuck.end()
+    assert status == 1
+    assert "Traceback" not in errors
