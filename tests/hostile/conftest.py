@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import pytest
-from hostile.siege import PATIENCE, Arena, Bystander, Siege, server_threads, settled_memory
+from hostile.siege import PATIENCE, Arena, Bystander, Siege, read_all, server_threads, settled_memory
 from support import open_descriptors
 
 import kvserver
@@ -38,6 +39,7 @@ def besiege(caplog: pytest.LogCaptureFixture) -> Besiege:
                 caplog.clear()
                 yield Siege(arena, bystander, lambda: [record.getMessage() for record in caplog.records])
                 bystander.is_served()
+                _wait_for_all_accepted(arena)
                 for thread in server_threads() - threads:
                     thread.join(PATIENCE)
                 assert server_threads() == threads
@@ -57,6 +59,13 @@ def siege(besiege: Besiege) -> Iterator[Siege]:
     """A siege of a server with its usual settings."""
     with besiege() as started:
         yield started
+
+
+def _wait_for_all_accepted(arena: Arena) -> None:
+    """Connections are accepted in turn, so once the last one is answered or refused, none waits any more."""
+    with arena.connect() as last, suppress(OSError):
+        last.shutdown(socket.SHUT_WR)
+        read_all(last)
 
 
 def _assert_lock_is_free(arena: Arena) -> None:
