@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +21,8 @@ from kvserver.observe.log import configure, get_logger
 from kvserver.server import Server
 from kvserver.version import __version__
 
+_OTHER_DESCRIPTORS = 32
+"""Open files that are not connections: standard streams, listeners, what the interpreter keeps."""
 _EPILOG = (
     "Each option can also be set by an environment variable, KVSERVER_PORT for --port and so on, or in a TOML file "
     "given by --config. Options win over the environment, the environment over the file."
@@ -59,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = config.load({name: text for name, text in given.items() if text is not None}, file=file)
         configure(settings.log_level, settings.log_format)
+        _allow_descriptors(settings.maxclients)
         server = Server(settings)
         signals = Signals()
         server.start()
@@ -71,12 +75,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(server: Server, signals: Signals) -> int:
     log = get_logger()
     log.info("server.ready", addresses=server.addresses, process=os.getpid(), version=__version__)
-    print(f"Ready to accept connections on {server.addresses[0]}", flush=True)  # noqa: T201 - for whoever started us
+    _say(f"Ready to accept connections on {server.addresses[0]}")
     signals.wait()
     log.info("server.stopping", addresses=server.addresses)
     if not server.stop():
         os._exit(1)  # a command that will not end holds its thread; there is nothing left to save
     return 0
+
+
+def _say(line: str) -> None:
+    """Tell whoever started us, if they still listen."""
+    try:
+        print(line, flush=True)  # noqa: T201 - standard output is for them
+    except OSError:
+        # What is left in the buffer would fail again, loudly, when the interpreter ends.
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
+
+
+def _allow_descriptors(clients: int) -> None:
+    """Raise the limit of open files as far as ``clients`` connections need and the system lets us."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    wanted = clients + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < ceiling:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))
+    if ceiling < wanted:
+        get_logger().warning("server.few_descriptors", open_files=ceiling, maxclients=clients)
 
 
 class Signals:

@@ -253,8 +253,8 @@ def _from_file(file: str) -> dict[str, Any]:
             settings = tomllib.load(source)
     except OSError as error:
         raise ConfigError(f"--config {file}: cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file}: is not TOML: {error}.") from None
+    except (ValueError, RecursionError) as error:  # a syntax error, a wrong encoding, a number or nesting without end
+        raise ConfigError(f"--config {file}: is not TOML: {str(error)[:200]}.") from None
     values: dict[str, Any] = {}
     for name, value in settings.items():
         option = _BY_FILE_NAME.get(name.replace("_", "-"))

@@ -38,6 +38,8 @@ from kvserver.state import State, wall_clock
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _BACK_OFF_SECONDS = 0.05
 """How long not to accept when the machine has no descriptor left. Connections wait in the backlog meanwhile."""
+_PORT_TRIES = 20
+"""How often to look for a port that is free on every address."""
 _FINISH_SECONDS = 1.5
 """How long running commands and their replies may take once the server stops."""
 _ABORT_SECONDS = 0.4
@@ -69,6 +71,7 @@ class Server:
         self._threads_lock = threading.Lock()
         self._connections: dict[threading.Thread, Connection] = {}  # guarded by _threads_lock
         self._accepting: threading.Thread | None = None
+        self._wake: socket.socket  # a byte sent here ends the accept thread; there from start on
         self._expirer = Expirer(self._state)
 
     # What an embedding program reads
@@ -100,38 +103,45 @@ class Server:
         """Listen, and begin to accept; returns once clients can connect. A server is started once."""
         if self._accepting is not None:
             raise RuntimeError("this server has been started already; make another Server")
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_listeners)
             self._listen()
-            self._wake, self._woken = socket.socketpair()
-            self._accepting = threading.Thread(target=self._accept_loop, name="kvserver-accept")
+            wake, woken = socket.socketpair()
+            undo.callback(wake.close)
+            undo.callback(woken.close)
             self._expirer.start()
-            self._accepting.start()
-        except BaseException:
-            self._close_listeners()
-            raise
+            undo.callback(self._expirer.stop)
+            undo.callback(self._state.stopping.set)
+            accepting = threading.Thread(target=self._accept_loop, args=(woken,), name="kvserver-accept")
+            accepting.start()
+            undo.pop_all()
+        self._accepting, self._wake = accepting, wake
         return self
 
     def stop(self) -> bool:
-        """Stop accepting, let running commands finish, close everything; whether all threads ended in time.
+        """Stop accepting, let running commands finish, close everything; whether all threads have ended.
 
-        Takes less than 2 s; idle connections take no time. Safe to call again.
+        Takes less than 2 s; idle connections take no time. Safe to call again, and before :meth:`start`.
         """
-        if self._accepting is None or self._state.stopping.is_set():
+        if self._accepting is None:
             return True
-        self._state.stopping.set()
-        self._wake.send(b"\0")
-        self._accepting.join()
-        self._wake.close()
-        self._woken.close()
-        self._close_listeners()
-        self._expirer.stop()
+        if not self._state.stopping.is_set():
+            self._stop_accepting(self._accepting)
         for connection in self._current():
             connection.finish()
-        if not self._wait(_FINISH_SECONDS):
-            for connection in self._current():
-                connection.abort()
-            return self._wait(_ABORT_SECONDS)
-        return True
+        if self._wait(_FINISH_SECONDS):
+            return True
+        for connection in self._current():
+            connection.abort()
+        return self._wait(_ABORT_SECONDS)
+
+    def _stop_accepting(self, accepting: threading.Thread) -> None:
+        self._state.stopping.set()
+        self._wake.send(b"\0")
+        accepting.join()
+        self._wake.close()
+        self._close_listeners()
+        self._expirer.stop()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -145,21 +155,33 @@ class Server:
 
     def _listen(self) -> None:
         config = self._state.config
-        port = config.port
-        for host in config.host:
-            listener = _tcp_listener(host, port, config.tcp_backlog, required=host not in Config().host[1:])
-            if listener is None:
-                continue
-            self._listeners.append(listener)
-            port = self._state.port = listener.getsockname()[1]  # a free port is chosen once, for all addresses
-            self._state.addresses.append(_show(listener.getsockname()))
+        tries = 1 if config.port else _PORT_TRIES
+        for left in reversed(range(tries)):
+            try:
+                self._listen_tcp(config)
+                break
+            except AddressInUseError:  # the port that was free on the first address is taken on the second
+                self._close_listeners()
+                if not left:
+                    raise
         if config.unix_socket:
             self._listeners.append(_unix_listener(config.unix_socket, config.tcp_backlog))
-            self._state.addresses.append(config.unix_socket)
+        self._state.addresses = [_show(listener.getsockname()) for listener in self._listeners]
+
+    def _listen_tcp(self, config: Config) -> None:
+        port = config.port
+        for host in config.host:
+            # Not every machine has IPv6, so of the default addresses the second may be missing.
+            required = config.host != Config().host or host == config.host[0]
+            listener = _tcp_listener(host, port, config.tcp_backlog, required=required)
+            if listener is not None:
+                self._listeners.append(listener)
+                port = self._state.port = listener.getsockname()[1]  # a free port is chosen once, for all addresses
 
     def _close_listeners(self) -> None:
+        """Close the listening sockets, and remove a Unix socket's file."""
         for listener in self._listeners:
-            if listener.family != socket.AF_INET and listener.family != socket.AF_INET6:
+            if listener.family == getattr(socket, "AF_UNIX", None):
                 with contextlib.suppress(OSError):
                     Path(listener.getsockname()).unlink()
             listener.close()
@@ -167,14 +189,14 @@ class Server:
 
     # Accepting
 
-    def _accept_loop(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._woken, selectors.EVENT_READ)
+    def _accept_loop(self, woken: socket.socket) -> None:
+        with woken, selectors.DefaultSelector() as selector:
+            selector.register(woken, selectors.EVENT_READ)
             for listener in self._listeners:
                 selector.register(listener, selectors.EVENT_READ)
             while not self._state.stopping.is_set():
                 for key, _ in selector.select():
-                    if key.fileobj is not self._woken and isinstance(key.fileobj, socket.socket):
+                    if isinstance(key.fileobj, socket.socket) and key.fileobj is not woken:
                         self._accept(key.fileobj)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -263,20 +285,22 @@ def _with_settings(config: Config, settings: dict[str, Any]) -> Config:
     return replace(config, **values)
 
 
+class AddressInUseError(ConfigError):
+    """Another program listens there."""
+
+
 def _tcp_listener(host: str, port: int, backlog: int, *, required: bool) -> socket.socket | None:
     """A listening socket; None if the address does not exist here and is not ``required``."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise ConfigError(f"--host {host}: is not an address of this machine: {error.strerror}.") from None
-    try:
         listener = socket.socket(family, kind, protocol)
-    except OSError:
-        if required:
-            raise
-        return None
+    except (OSError, UnicodeError) as error:
+        if not required:
+            return None
+        reason = getattr(error, "strerror", None) or "it is not a host name"
+        raise ConfigError(f"--host {host}: is not an address of this machine: {reason}.") from None
     try:
         if sys.platform != "win32":  # there it would let two servers share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -289,7 +313,8 @@ def _tcp_listener(host: str, port: int, backlog: int, *, required: bool) -> sock
         listener.close()
         if not required and error.errno == errno.EADDRNOTAVAIL:
             return None
-        raise ConfigError(_why_not(host, port, error)) from None
+        kind_of_error = AddressInUseError if error.errno == errno.EADDRINUSE else ConfigError
+        raise kind_of_error(_why_not(host, port, error)) from None
     return listener
 
 
@@ -325,8 +350,11 @@ def _remove_stale(path: str) -> None:
     if not Path(path).is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a server whose backlog is full is alive
         try:
             probe.connect(path)
+        except BlockingIOError:
+            return
         except ConnectionRefusedError:
             Path(path).unlink(missing_ok=True)
 

@@ -9,9 +9,10 @@ standard library's logger ``kvserver``, as those of any library do; the command 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Protocol, cast
+from typing import Protocol, TextIO, cast
 
 import structlog
 
@@ -46,12 +47,24 @@ def configure(level: str, style: str) -> None:
     )
     global _logger
     _logger = _wrapped(
-        structlog.WriteLogger(sys.stderr),
+        structlog.WriteLogger(cast("TextIO", _StandardError())),
         structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         renderer,
     )
+
+
+class _StandardError:
+    """Standard error, where a line that cannot be written is lost: the log must not end the thread that logs."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def _wrapped(sink: object, kind: type, *processors: structlog.typing.Processor) -> Logger:

@@ -237,3 +237,48 @@ def test_second_signal_forces(start: Start) -> None:
         status, errors = stuck.end()
     assert status == 1
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "exa mple", "256.1.1.1"])
+def test_hosts_that_are_none(host: str) -> None:
+    assert "--host" in refused("--host", host)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "port = " + "1" * 5000], ids=["deep", "long"])
+def test_a_file_without_end(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "kvserver.toml"
+    file.write_text(text)
+    assert "is not TOML" in refused("--config", str(file))
+
+
+def test_nobody_reads_what_it_says() -> None:
+    """Standard output and error closed at the other end: it serves, and ends with status 0."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        command("--port", str(port)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    while True:  # until it listens; the connection is refused at once before that
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.sendall(b"PING\r\n")
+            assert sock.recv(100) == b"+PONG\r\n"
+            break
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_open_files_are_allowed_for_all_clients() -> None:
+    code = (
+        "import resource\n"
+        "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))\n"
+        "from kvserver import cli\n"
+        "cli._allow_descriptors(200)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 232

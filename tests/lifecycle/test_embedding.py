@@ -15,6 +15,7 @@ from support import open_descriptors
 
 import kvclient
 import kvserver
+from kvserver.connection import Connection
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +171,58 @@ def test_a_client_that_never_reads_does_not_hold_the_end_up() -> None:
         except BlockingIOError:
             pass
         assert server.stop()
+
+
+def test_no_thread_for_accepting_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "kvserver-accept":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    server = kvserver.Server(port=0)
+    with pytest.raises(RuntimeError):
+        server.start()
+    assert server.stop()
+
+
+def test_a_free_port_is_free_on_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system picks a port for 127.0.0.1 that another program has on ::1: take another."""
+    chosen: list[int] = []
+    bind = socket.socket.bind
+
+    def bind_beside_a_rival(sock: socket.socket, address: tuple[str, int]) -> None:
+        bind(sock, address)
+        if sock.family == socket.AF_INET and not chosen:
+            chosen.append(sock.getsockname()[1])
+            rival.bind(("::1", chosen[0]))
+            rival.listen()
+
+    with socket.socket(socket.AF_INET6) as rival:
+        monkeypatch.setattr("kvserver.server.socket.socket.bind", bind_beside_a_rival, raising=False)
+        with kvserver.Server(port=0) as server:
+            assert server.port != chosen[0]
+            assert len(server.addresses) == 2
+
+
+def test_stop_tells_again_that_a_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvserver.server._FINISH_SECONDS", 0.01)
+    monkeypatch.setattr("kvserver.server._ABORT_SECONDS", 0.01)
+    busy, release = threading.Event(), threading.Event()
+
+    def slow(connection: Connection) -> None:
+        busy.set()
+        release.wait()
+        connection._sock.close()
+
+    server = kvserver.Server(port=0).start()
+    monkeypatch.setattr("kvserver.connection.Connection.run", slow)
+    with socket.create_connection(("127.0.0.1", server.port)):
+        busy.wait(10)
+        assert not server.stop()
+        assert not server.stop()
+        release.set()
+    monkeypatch.setattr("kvserver.server._FINISH_SECONDS", 10)
+    assert server.stop()
