@@ -258,8 +258,12 @@ def randomkey(db: Database) -> bytes | None:
 def keys(db: Database, pattern: bytes) -> Deferred:
     """Returns every key that matches a glob pattern; other clients are served meanwhile."""
     live = db.live_keys()
-    matches = compile_glob(pattern)
-    return lambda: [key for key in live() if matches(key)]
+
+    def finish() -> Reply:
+        matches = compile_glob(pattern)
+        return [key for key in live() if matches(key)]
+
+    return finish
 
 
 @_generic(

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+_Token = int
+"""A set of bytes, as a mask of 256 bits; or ``_STAR``. A set of Python's would take a hundred times the memory of the
+pattern it was made from."""
 _STAR = -1
-_ANY = -2
-
-_Token = int | frozenset[int]
+_ANY = (1 << 256) - 1
+_ONLY = [1 << byte for byte in range(256)]
+_BYTE = {mask: byte for byte, mask in enumerate(_ONLY)}
 
 
 def compile_glob(pattern: bytes) -> Callable[[bytes], bool]:
@@ -20,8 +23,8 @@ def compile_glob(pattern: bytes) -> Callable[[bytes], bool]:
     if pattern == b"*":
         return _matches_all
     tokens = _parse(pattern)
-    if all(isinstance(token, int) and token >= 0 for token in tokens):
-        return bytes(token for token in tokens if isinstance(token, int)).__eq__
+    if all(token in _BYTE for token in tokens):
+        return bytes(_BYTE[token] for token in tokens).__eq__
     return lambda key: _match(tokens, key)
 
 
@@ -46,31 +49,35 @@ def _parse(pattern: bytes) -> list[_Token]:
         else:
             if byte == b"\\" and position + 1 < len(pattern):
                 position += 1
-            tokens.append(pattern[position])
+            tokens.append(_ONLY[pattern[position]])
         position += 1
     return tokens
 
 
-def _parse_class(pattern: bytes, position: int) -> tuple[frozenset[int], int]:
+def _parse_class(pattern: bytes, position: int) -> tuple[_Token, int]:
     """The members of a class whose ``[`` has been read, and the place after it. A missing ``]`` ends with the text."""
-    members: set[int] = set()
+    members = 0
     negated = pattern[position : position + 1] == b"^"
     position += negated
     while position < len(pattern) and pattern[position] != 0x5D:
         if pattern[position] == 0x5C and position + 1 < len(pattern):
             position += 1
-            members.add(pattern[position])
+            members |= _ONLY[pattern[position]]
         elif pattern[position + 1 : position + 2] == b"-" and position + 2 < len(pattern):
-            # Bytes are signed here, as in Redis: a range from "a" to 255 goes down to -1, not up.
-            low, high = sorted((_signed(pattern[position]), _signed(pattern[position + 2])))
-            members.update(byte & 0xFF for byte in range(low, high + 1))
+            members |= _range(pattern[position], pattern[position + 2])
             position += 2
         else:
-            members.add(pattern[position])
+            members |= _ONLY[pattern[position]]
         position += 1
-    if negated:
-        members = set(range(256)) - members
-    return frozenset(members), position + 1
+    return (members ^ _ANY if negated else members), position + 1
+
+
+def _range(first: int, last: int) -> _Token:
+    """Bytes are signed here, as in Redis: a range from "a" to 255 goes down to -1, not up."""
+    low, high = sorted((_signed(first), _signed(last)))
+    if low >= 0 or high < 0:
+        return (2 << (high & 0xFF)) - (1 << (low & 0xFF))
+    return (_ANY + 1) - (1 << (low & 0xFF)) | (2 << high) - 1
 
 
 def _signed(byte: int) -> int:
@@ -83,11 +90,11 @@ def _match(tokens: list[_Token], text: bytes) -> bool:
     token = position = 0
     star = resume = -1
     while position < len(text):
-        wanted = tokens[token] if token < len(tokens) else None
+        wanted = tokens[token] if token < len(tokens) else 0
         if wanted == _STAR:
             star, resume = token, position
             token += 1
-        elif wanted is not None and _accepts(wanted, text[position]):
+        elif wanted >> text[position] & 1:
             token += 1
             position += 1
         elif star >= 0:
@@ -96,9 +103,3 @@ def _match(tokens: list[_Token], text: bytes) -> bool:
         else:
             return False
     return all(rest == _STAR for rest in tokens[token:])
-
-
-def _accepts(token: _Token, byte: int) -> bool:
-    if isinstance(token, int):
-        return token in (_ANY, byte)
-    return byte in token

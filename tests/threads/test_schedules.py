@@ -1,0 +1,237 @@
+"""Two commands in the worst order: the second begins in the middle of the first. Without the lock, each goes wrong.
+
+A command is stopped at a chosen access to the data, until the rival has finished or waits for the lock. Nothing is left
+to chance or to time: with the lock the rival must wait, without it the rival runs through, and the same oracle that
+passes the one must fail the other. What may come out is what comes out of the two in one order or the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from kvserver.config import Config
+from kvserver.dispatch import execute
+from kvserver.protocol.encoder import encoding
+from kvserver.session import Session
+from kvserver.state import State
+from kvserver.store.memory import Database
+
+PATIENCE = 60
+NOW = 1_000_000_000_000
+Words = list[bytes]
+Outcome = tuple[bytes, bytes, object]
+"""The reply to each command, and what the databases hold then."""
+
+
+class WatchedLock:
+    """A lock that tells when somebody has to wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.contended = threading.Event()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.contended.set()
+            self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+
+class NoLock(WatchedLock):
+    """What is left when the lock is removed."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def locked(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Collision:
+    """``first`` is stopped after its n-th call of ``method``; there ``rival`` begins."""
+
+    first: str
+    method: str
+    rival: str
+    setup: str = ""
+    call: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.first} | {self.rival}"
+
+
+COLLISIONS = [
+    Collision("INCR n", "peek", "INCR n", "SET n 5"),
+    Collision("INCRBY n 3", "peek", "DECRBY n 2", "SET n 5"),
+    Collision("INCRBYFLOAT n 0.5", "peek", "INCR n", "SET n 5"),
+    Collision("INCR n", "peek", "DEL n", "SET n 5"),
+    Collision("INCR n", "peek", "SET n 100", "SET n 5"),
+    Collision("SETNX k a", "peek", "SETNX k b"),
+    Collision("SET k a NX", "peek", "SET k b NX"),
+    Collision("SET k a XX", "peek", "DEL k", "SET k old"),
+    Collision("SET k a IFEQ old", "peek", "SET k b IFEQ old", "SET k old"),
+    Collision("SET k a GET", "get", "SET k b GET", "SET k old"),
+    Collision("GETSET k a", "get", "GETSET k b", "SET k old"),
+    Collision("GETDEL k", "get", "GETDEL k", "SET k v"),
+    Collision("GETEX k PX 1000", "get", "SET k other", "SET k v"),
+    Collision("SETEX k 1000 a", "put", "SET k b"),
+    Collision("APPEND k ab", "peek", "APPEND k cd", "SET k 0"),
+    Collision("SETRANGE k 1 xx", "peek", "SETRANGE k 3 yy", "SET k 0123456"),
+    Collision("MSET a 1 b 1 c 1", "put", "MSET a 2 b 2 c 2"),
+    Collision("MSET a 1 b 1", "put", "MGET a b"),
+    Collision("MGET a b", "get", "MSET a 2 b 2", "MSET a 1 b 1"),
+    Collision("MSETNX a 1 b 1", "peek", "MSETNX b 2 c 2", call=2),
+    Collision("MSETNX a 1 b 1", "put", "EXISTS a b"),
+    Collision("DEL a b", "remove", "EXISTS a b", "MSET a 1 b 1"),
+    Collision("EXISTS a b", "peek", "RENAME b a", "SET b 1"),
+    Collision("RENAME a b", "remove", "EXISTS a b", "SET a 1"),
+    Collision("RENAME a b", "peek", "DEL a", "SET a 1"),
+    Collision("RENAMENX a c", "peek", "RENAMENX b c", "MSET a 1 b 2", call=2),
+    Collision("COPY a c", "peek", "SETNX c x", "MSET a 1", call=2),
+    Collision("MOVE a 1", "peek", "MOVE a 1", "SET a 1", call=2),
+    Collision("PEXPIRE k 5000 NX", "deadline", "PEXPIRE k 9000 NX", "SET k v"),
+    Collision("PEXPIRE k 5000", "peek", "DEL k", "SET k v"),
+]
+
+
+class Bench:
+    """A server's state without a server: two sessions whose commands the test runs."""
+
+    def __init__(self, lock: WatchedLock) -> None:
+        self.state = State(Config(), clock=lambda: NOW)
+        self.lock = lock
+        self.state.keyspace.lock = lock  # type: ignore[assignment]
+
+    def run(self, command: str) -> bytes:
+        session = Session(self.state, self.state.clients.next_id(), "here", "there")
+        return encode(execute(session, command.encode().split()))
+
+    def contents(self) -> object:
+        return [(sorted(db.values.items()), sorted(db.deadlines.items())) for db in self.state.keyspace.databases[:2]]
+
+
+def encode(reply: Any) -> bytes:
+    return bytes(encoding(2)[reply.__class__](reply))
+
+
+def in_order(collision: Collision, *, rival_first: bool) -> Outcome:
+    bench = Bench(WatchedLock())
+    if collision.setup:
+        bench.run(collision.setup)
+    if rival_first:
+        rival = bench.run(collision.rival)
+        return bench.run(collision.first), rival, bench.contents()
+    return bench.run(collision.first), bench.run(collision.rival), bench.contents()
+
+
+def collide(collision: Collision, lock: WatchedLock, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """Run both, the rival from the middle of the first."""
+    bench = Bench(lock)
+    if collision.setup:
+        bench.run(collision.setup)
+    with ThreadPoolExecutor(2) as pool:
+        rivals: list[Any] = []
+
+        def meet() -> None:
+            rivals.append(pool.submit(bench.run, collision.rival))
+            rivals[0].add_done_callback(lambda _: lock.contended.set())
+            assert lock.contended.wait(PATIENCE)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, collision.method, _after_call(collision, meet))
+            first = pool.submit(bench.run, collision.first)
+            reply = first.result(PATIENCE)
+            assert rivals, "the first command never came to the place"
+            return reply, rivals[0].result(PATIENCE), bench.contents()
+
+
+def _after_call(collision: Collision, meet: Callable[[], None]) -> Callable[..., Any]:
+    """The method, which calls ``meet`` after its n-th call, in the first thread that comes there only."""
+    original = getattr(Database, collision.method)
+    calls: list[int] = []
+    mine: list[int] = []
+
+    def method(database: Database, *args: Any) -> Any:
+        result = original(database, *args)
+        mine[:] = mine or [threading.get_ident()]
+        if mine == [threading.get_ident()]:
+            calls.append(1)
+            if len(calls) == collision.call:
+                meet()
+        return result
+
+    return method
+
+
+@pytest.mark.parametrize("collision", COLLISIONS, ids=lambda collision: collision.name)
+def test_two_commands_come_out_as_one_after_the_other(collision: Collision, monkeypatch: pytest.MonkeyPatch) -> None:
+    legitimate = [in_order(collision, rival_first=False), in_order(collision, rival_first=True)]
+    assert collide(collision, WatchedLock(), monkeypatch) in legitimate
+
+
+@pytest.mark.parametrize("collision", COLLISIONS, ids=lambda collision: collision.name)
+def test_without_the_lock_they_do_not(collision: Collision, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes the test above worth having: take the lock away, and it fails."""
+    legitimate = [in_order(collision, rival_first=False), in_order(collision, rival_first=True)]
+    assert collide(collision, NoLock(), monkeypatch) not in legitimate
+
+
+CHANGES: list[Callable[[Database], object]] = [
+    lambda db: db.put(b"k", b"v"),
+    lambda db: db.replace(b"k", b"v"),
+    lambda db: db.remove(b"k"),
+    lambda db: db.expire_at(b"k", NOW + 1),
+    lambda db: db.persist(b"k"),
+    lambda db: db.flush(),
+    lambda db: db.keyspace.swap(0, 1),
+]
+
+
+@pytest.mark.parametrize("number", range(len(CHANGES)))
+def test_a_change_without_the_lock_is_a_defect_that_shows(number: int) -> None:
+    database = State(Config(), clock=lambda: NOW).keyspace.databases[0]
+    with pytest.raises(AssertionError):
+        CHANGES[number](database)
+    with database.keyspace.lock:
+        CHANGES[number](database)
+
+
+def test_no_error_leaves_the_lock_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(WatchedLock())
+
+    def fail(error: type[Exception]) -> Callable[..., Any]:
+        def method(*_: Any) -> Any:
+            raise error
+
+        return method
+
+    for error in (MemoryError, KeyError, RuntimeError):
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "peek", fail(error))
+            assert bench.run("GET k").startswith(b"-")
+        assert not bench.lock.locked()
+    assert bench.run("INCR k x").startswith(b"-ERR wrong number")
+    assert bench.run("GETRANGE k a b").startswith(b"-ERR value is not an integer")
+    assert not bench.lock.locked()
+    assert bench.run("SET k v") == b"+OK\r\n"
