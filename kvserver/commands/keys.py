@@ -94,10 +94,11 @@ def type_(db: Database, key: bytes) -> SimpleString:
 
 def _rename(db: Database, key: bytes, newkey: bytes, value: bytes) -> None:
     deadline = db.deadline(key)
-    db.remove(key)
-    db.put(newkey, value)
+    db.put(newkey, value, None)
     if deadline is not None:
-        db.expire_at(newkey, deadline)
+        db.expire_at(newkey, deadline, None)
+    db.remove(key, "rename_from")
+    db.announce(newkey, "rename_to")
 
 
 @_generic(
@@ -152,9 +153,10 @@ def copy(db: Database, source: bytes, destination: bytes, *words: bytes) -> int:
     if value is None or (target.peek(destination) is not None and not replace):
         return 0
     deadline = db.deadline(source)
-    target.put(destination, value)
+    target.put(destination, value, None)
     if deadline is not None:
-        target.expire_at(destination, deadline)
+        target.expire_at(destination, deadline, None)
+    target.announce(destination, "copy_to")
     return 1
 
 
@@ -200,10 +202,11 @@ def move(db: Database, key: bytes, index: bytes) -> int:
     if value is None or target.peek(key) is not None:
         return 0
     deadline = db.deadline(key)
-    db.remove(key)
-    target.put(key, value)
+    target.put(key, value, None)
     if deadline is not None:
-        target.expire_at(key, deadline)
+        target.expire_at(key, deadline, None)
+    db.remove(key, "move_from")
+    target.announce(key, "move_to")
     return 1
 
 

@@ -219,10 +219,10 @@ def append(db: Database, key: bytes, value: bytes) -> int:
     """Appends to a value, creating the key if need be; returns the new length in bytes."""
     old = db.peek(key)
     if old is None:
-        db.put(key, value)
+        db.put(key, value, "append")
         return len(value)
     _check_length(db, len(old) + len(value))
-    db.replace(key, Edited(old + value))
+    db.replace(key, Edited(old + value), "append")
     return len(old) + len(value)
 
 
@@ -252,7 +252,7 @@ def setrange(db: Database, key: bytes, offset: bytes, value: bytes) -> int:
     _check_length(db, start + len(value))
     old = old or b""
     new = b"".join((old[:start], bytes(max(0, start - len(old))), value, old[start + len(value) :]))
-    db.replace(key, Edited(new))
+    db.replace(key, Edited(new), "setrange")
     return len(new)
 
 
@@ -299,7 +299,7 @@ def _add(db: Database, key: bytes, increment: int) -> int:
     number += increment
     if not INTEGER_MIN <= number <= INTEGER_MAX:
         raise Error(errors.OVERFLOW)
-    db.replace(key, b"%d" % number)
+    db.replace(key, b"%d" % number, "incrby")
     return number
 
 
@@ -341,7 +341,7 @@ def incrbyfloat(db: Database, key: bytes, increment: bytes) -> bytes:
     total = number + amount
     if not total.finite:
         raise Error(errors.NAN_OR_INFINITY)
-    db.replace(key, Formatted(total.format()))
+    db.replace(key, Formatted(total.format()), "incrbyfloat")
     return total.format()
 
 

@@ -31,7 +31,7 @@ class ExpiryQueue(Generic[Where]):
     Locking: ``add`` and ``take`` are called with the lock given here held; the heap is the consumer's own.
     """
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
         self._incoming: list[_Entry[Where]] = []
         self._heap: list[_Entry[Where]] = []

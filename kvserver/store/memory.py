@@ -3,7 +3,9 @@
 The contract, for all of this file:
 
 * One lock, ``Keyspace.lock``, guards everything. Whoever calls a method of :class:`Database` holds it, for one whole
-  command (dispatch does that), so every command is atomic for every other. Changes assert it.
+  command (dispatch does that) or transaction (EXEC does), so each is atomic for every other. Changes assert it. It is
+  reentrant for EXEC's sake: a command in a transaction may take what its transaction holds.
+* It is the outermost lock: whoever holds another one does not take it.
 * Nothing here blocks, and nobody does input or output while holding the lock.
 * A value is immutable, so it may be handed out and used after the lock is released.
 * A key with a deadline in the past is already gone, whether or not it has been removed: no method shows it.
@@ -18,6 +20,7 @@ import random
 import threading
 from collections.abc import Callable
 from itertools import islice
+from typing import Protocol
 
 from kvserver.store.expiry import ExpiryQueue
 from kvserver.store.scan import Snapshot
@@ -35,6 +38,22 @@ class Formatted(bytes):
     __slots__ = ()
 
 
+class Listener(Protocol):
+    """Who is told of every change, with the lock held, so in the order of the changes. Must not block."""
+
+    def changed(self, database: Database, key: bytes, event: str | None) -> None:
+        """A key was set, edited or removed. ``event`` is the keyspace notification's name; None: not to be notified."""
+
+    def announced(self, database: Database, key: bytes, event: str) -> None:
+        """Something to be notified that is no change by itself: a miss, or the name of a change told before."""
+
+    def flushed(self, database: Database) -> None:
+        """A database is about to lose every key."""
+
+    def swapped(self, first: Database, second: Database) -> None:
+        """Two databases are about to exchange their numbers."""
+
+
 class Keyspace:
     """All databases, what they share, and the lock.
 
@@ -45,13 +64,16 @@ class Keyspace:
     """
 
     def __init__(self, databases: int, clock: Callable[[], int], max_value: int = 512 * 1024**2) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        # Whether the calling thread holds the lock. There is no public way to ask; threading's own Condition asks so.
+        self.held: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001
         self.max_value = max_value
         self.clock = clock
         self.moment: int | None = None  # ``now`` of the command that holds the lock, once it has asked
         self.started_at = clock()
         self.expiry: ExpiryQueue[Database] = ExpiryQueue(self.lock)
-        self.databases = [Database(self) for _ in range(databases)]
+        self.databases = [Database(self, index) for index in range(databases)]
+        self.listener: Listener | None = None  # while anybody wants to know; nobody else pays for it
         # Access times exist once someone has asked for one, so that reading costs nothing until then.
         self.accessed: dict[tuple[Database, bytes], int] | None = None
         self.touching = True  # false while a client with NO-TOUCH runs a command
@@ -67,9 +89,12 @@ class Keyspace:
 
     def swap(self, first: int, second: int) -> None:
         """Exchange two databases for everyone at once. Lock held."""
-        assert self.lock.locked()
+        assert self.held()
         these = self.databases
+        if self.listener is not None and first != second:
+            self.listener.swapped(these[first], these[second])
         these[first], these[second] = these[second], these[first]
+        these[first].index, these[second].index = first, second
 
     def flush(self) -> list[dict[bytes, bytes]]:
         """Empty every database. Lock held; the caller lets the returned contents go after releasing it."""
@@ -79,10 +104,11 @@ class Keyspace:
 class Database:
     """One numbered database: keys to values, and the deadlines of those keys that have one."""
 
-    __slots__ = ("deadlines", "keyspace", "newest", "snapshot", "values")
+    __slots__ = ("deadlines", "index", "keyspace", "newest", "snapshot", "values")
 
-    def __init__(self, keyspace: Keyspace) -> None:
+    def __init__(self, keyspace: Keyspace, index: int) -> None:
         self.keyspace = keyspace
+        self.index = index  # where clients find it now; SWAPDB changes it
         self.values: dict[bytes, bytes] = {}
         self.deadlines: dict[bytes, int] = {}  # wall-clock ms; a key that never expires is not in here
         self.snapshot: Snapshot | None = None  # the newest that SCAN has made, until it is dropped
@@ -94,7 +120,7 @@ class Database:
         """The value for a command that asks about the key: counts a hit or a miss, but not as an access."""
         value = self.peek(key)
         if value is None:
-            self.keyspace.misses += 1
+            self._missed(key)
         else:
             self.keyspace.hits += 1
         return value
@@ -111,7 +137,7 @@ class Database:
         value = self.peek(key)
         keyspace = self.keyspace
         if value is None:
-            keyspace.misses += 1
+            self._missed(key)
             return None
         keyspace.hits += 1
         if keyspace.accessed is not None:
@@ -179,35 +205,35 @@ class Database:
 
     # Changing
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set the value; a deadline the key had is gone."""
-        assert self.keyspace.lock.locked()
+    def put(self, key: bytes, value: bytes, event: str | None = "set") -> None:
+        """Set the value; a deadline the key had is gone. ``event`` names the keyspace notification, here as below."""
+        assert self.keyspace.held()
+        is_new = key not in self.values
         self.values[key] = value
         if self.deadlines:
             self.deadlines.pop(key, None)
-        if self.keyspace.accessed is not None:
-            self.touch(key)
+        self._changed(key, event, is_new=is_new)
 
-    def replace(self, key: bytes, value: bytes) -> None:
+    def replace(self, key: bytes, value: bytes, event: str | None = "set") -> None:
         """Set the value and keep the deadline. The caller has looked the key up, so an expired one is gone."""
-        assert self.keyspace.lock.locked()
+        assert self.keyspace.held()
+        is_new = key not in self.values
         self.values[key] = value
-        if self.keyspace.accessed is not None:
-            self.touch(key)
+        self._changed(key, event, is_new=is_new)
 
-    def remove(self, key: bytes) -> bool:
+    def remove(self, key: bytes, event: str | None = "del") -> bool:
         """Delete the key; whether it was there."""
-        assert self.keyspace.lock.locked()
+        assert self.keyspace.held()
         if key in self.deadlines and self.expire_if_due(key):
             return False
         if self.values.pop(key, None) is None:
             return False
-        self._forget(key)
+        self._forget(key, event)
         return True
 
-    def expire_at(self, key: bytes, deadline: int) -> None:
+    def expire_at(self, key: bytes, deadline: int, event: str | None = "expire") -> None:
         """Give an existing key a deadline (ms). One in the past removes it."""
-        assert self.keyspace.lock.locked()
+        assert self.keyspace.held()
         if deadline <= self.keyspace.now:
             self.remove(key)
             return
@@ -215,11 +241,17 @@ class Database:
         self.deadlines[key] = deadline
         if before is None or deadline < before:  # otherwise the entry it has is early enough
             self.keyspace.expiry.add(deadline, self, key)
+        if self.keyspace.listener is not None:
+            self.keyspace.listener.changed(self, key, event)
 
     def persist(self, key: bytes) -> bool:
         """Take the deadline away; whether there was one."""
-        assert self.keyspace.lock.locked()
-        return self.deadlines.pop(key, None) is not None
+        assert self.keyspace.held()
+        if self.deadlines.pop(key, None) is None:
+            return False
+        if self.keyspace.listener is not None:
+            self.keyspace.listener.changed(self, key, "persist")
+        return True
 
     def expire_if_due(self, key: bytes) -> bool:
         """Remove the key if its deadline has passed; whether it has."""
@@ -227,17 +259,45 @@ class Database:
         if deadline is None or deadline > self.keyspace.now:
             return False
         del self.values[key]
-        self._forget(key)
         self.keyspace.expired += 1
+        self._forget(key, "expired")
         return True
 
     def flush(self) -> dict[bytes, bytes]:
         """Empty the database; returns the old contents, for the caller to let go outside the lock."""
-        assert self.keyspace.lock.locked()
+        assert self.keyspace.held()
+        if self.keyspace.listener is not None:
+            self.keyspace.listener.flushed(self)
         values, self.values, self.deadlines, self.snapshot = self.values, {}, {}, None
         if self.keyspace.accessed is not None:
             self.keyspace.accessed.clear()
         return values
+
+    def announce(self, key: bytes, event: str) -> None:
+        """Notify of a change that was made without naming its event, because the order of events asks for it."""
+        if self.keyspace.listener is not None:
+            self.keyspace.listener.announced(self, key, event)
+
+    def _changed(self, key: bytes, event: str | None, *, is_new: bool) -> None:
+        keyspace = self.keyspace
+        if keyspace.accessed is not None:
+            self.touch(key)
+        if keyspace.listener is not None:
+            if is_new:
+                keyspace.listener.announced(self, key, "new")
+            keyspace.listener.changed(self, key, event)
+
+    def _missed(self, key: bytes) -> None:
+        self.keyspace.misses += 1
+        if self.keyspace.listener is not None:
+            self.keyspace.listener.announced(self, key, "keymiss")
+
+    def _forget(self, key: bytes, event: str | None) -> None:
+        self.deadlines.pop(key, None)
+        if self.keyspace.accessed is not None:
+            self.keyspace.accessed.pop((self, key), None)
+        if self.keyspace.listener is not None:
+            self.keyspace.listener.changed(self, key, event)
 
     # Access times
 
@@ -257,8 +317,3 @@ class Database:
         if keyspace.accessed is None:
             keyspace.accessed = {}
         return keyspace.now - keyspace.accessed.get((self, key), keyspace.started_at)
-
-    def _forget(self, key: bytes) -> None:
-        self.deadlines.pop(key, None)
-        if self.keyspace.accessed is not None:
-            self.keyspace.accessed.pop((self, key), None)
