@@ -86,6 +86,57 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
+@dataclass(frozen=True, slots=True)
+class OutputLimit:
+    """How many bytes may wait for a client before it is closed: ``hard`` at once, ``soft`` for ``seconds``; 0: any."""
+
+    hard: int = 0
+    soft: int = 0
+    seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLimits:
+    """A limit a class of clients. Only ``pubsub`` has anything to limit: others are held back by their own socket."""
+
+    normal: OutputLimit = OutputLimit()
+    slave: OutputLimit = OutputLimit(256 * 1024**2, 64 * 1024**2, 60)
+    pubsub: OutputLimit = OutputLimit(32 * 1024**2, 8 * 1024**2, 60)
+
+
+def _output_limits(text: str) -> OutputLimits:
+    words = text.split()
+    given: dict[str, OutputLimit] = {}
+    if not words or len(words) % 4:
+        raise ValueError("a class of clients, its hard limit, soft limit and seconds, for example pubsub 32mb 8mb 60")
+    for name, hard, soft, seconds in zip(*[iter(words)] * 4, strict=True):
+        if name not in ("normal", "slave", "replica", "pubsub"):
+            raise ValueError("one of the classes normal, replica, pubsub")
+        given[name.replace("replica", "slave")] = OutputLimit(_size(hard), _size(soft), _size(seconds))
+    return OutputLimits(**given)
+
+
+def _show_output_limits(limits: OutputLimits) -> str:
+    return " ".join(
+        f"{name} {limit.hard} {limit.soft} {limit.seconds}"
+        for name, limit in (("normal", limits.normal), ("slave", limits.slave), ("pubsub", limits.pubsub))
+    )
+
+
+_EVENTS_OF_A = "g$lshzxetd"
+
+
+def _event_classes(text: str) -> str:
+    """``notify-keyspace-events`` in the one form it is shown in: ``A`` for all it stands for, a fixed order.
+
+    Unlike Valkey this shows ``n`` beside ``A``, so that the text shown means what was set.
+    """
+    if set(text) - set("A" + _EVENTS_OF_A + "nKEm"):
+        raise ValueError("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")
+    wanted = set(text) | (set(_EVENTS_OF_A) if "A" in text else set())
+    return "".join(letter for letter in _EVENTS_OF_A + "nKEm" if letter in wanted).replace(_EVENTS_OF_A, "A")
+
+
 _PORT = _bounded("PORT", 0, 65535)
 _SIZE = _size_of_at_least(1024**2)
 _SECONDS = _bounded("SECONDS", 0, 2**31 - 1)
@@ -162,6 +213,21 @@ class Config:
         redis="client-query-buffer-limit",
         live=True,
     )
+    client_output_buffer_limit: OutputLimits = _option(
+        OutputLimits(),
+        Kind("CLASS HARD SOFT SECONDS", _output_limits, _show_output_limits),
+        "How much may wait for a subscriber that reads slowly: a hard limit, and one for so many seconds.",
+        redis="client-output-buffer-limit",
+        live=True,
+    )
+    notify_keyspace_events: str = _option(
+        "",
+        Kind("CLASSES", _event_classes),
+        "Which changes to keys are published: K, E and letters of the classes of events, or A for nearly all; "
+        "empty for none.",
+        redis="notify-keyspace-events",
+        live=True,
+    )
     debug_command: str = _option(
         "no",
         _choice("no", "local", "yes"),
@@ -205,7 +271,7 @@ class Option:
         try:
             return self.kind.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{source}: {text[:60]!r} will not do; it takes {error}.") from None
+            raise ConfigError(f"{source}: {text[:60]!r} will not do; it takes {error}.") from error
 
 
 OPTIONS: tuple[Option, ...] = tuple(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import selectors
 import socket
 import struct
 import sys
@@ -22,6 +23,8 @@ from kvserver.dispatch import execute
 from kvserver.observe.log import get_logger
 from kvserver.protocol.decoder import CommandTooLongError, Decoder, Limits, ProtocolError
 from kvserver.protocol.encoder import encode_error
+from kvserver.protocol.replies import Reply, Several
+from kvserver.pushes import PushQueue
 from kvserver.session import Replies, Session
 
 _RECV_MIN = 4 * 1024
@@ -30,6 +33,10 @@ _SEND_AT = 64 * 1024
 """Replies are sent when the batch is done, or when this many bytes are waiting: a client that asks for more than it
 reads is held back by its own socket, not by the server's memory."""
 _ON = Replies.ON
+_Selector: type[selectors.PollSelector | selectors.SelectSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
+"""For a connection that waits for two things. Unlike epoll it needs no descriptor of its own."""
 _LINGER_SECONDS = 1
 _LINGER_BYTES = 1024 * 1024
 
@@ -42,6 +49,7 @@ class Connection:
         self._session = session
         self._decoder = Decoder(Limits())
         self._stopping = False
+        self._selector: selectors.BaseSelector | None = None  # once there is a push queue
         self._awaited = 0  # the half-received command, by how many were run before it
         if sys.platform != "win32":
             session.pause = self._pause
@@ -87,6 +95,8 @@ class Connection:
         size = _RECV_MIN
         deadline = 0.0  # for the rest of a half-received command; 0 while there is none
         while not self._stopping:
+            if session.pushes is not None:
+                self._await_input(session.pushes, deadline)
             received = sock.recv(size)
             if not received:
                 return
@@ -108,6 +118,22 @@ class Connection:
             if decoder.pending or deadline:
                 deadline = self._watch(deadline)
 
+    def _await_input(self, queue: PushQueue, deadline: float) -> None:
+        """Send what other threads have put into the queue, until there is input (or the end of it)."""
+        if self._selector is None:
+            self._selector = _Selector()
+            self._selector.register(self._sock, selectors.EVENT_READ)
+            self._selector.register(queue.woken, selectors.EVENT_READ)
+        has_input = False
+        while not has_input:
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()) if deadline else None)
+            if not ready:
+                raise TimeoutError
+            has_input = any(key.fileobj is self._sock for key, _ in ready)
+            # Also when there is input: it may be the client's last, and what came before that is the client's.
+            while messages := queue.take(_SEND_AT):
+                self._send([message.encode(self._session.protocol) for message in messages])
+
     def _answer(self, commands: Iterable[list[bytes]]) -> None:
         """Run a batch of commands and send the replies, those before a protocol error included."""
         session = self._session
@@ -115,8 +141,10 @@ class Connection:
         count = waiting = 0
         try:
             for count, words in enumerate(commands, 1):  # noqa: B007 - counted here, added up once
+                if session.pushes is not None:  # what came before this command goes before its reply
+                    replies += [message.encode(session.protocol) for message in session.pushes.take()]
                 reply = execute(session, words)
-                if session.replies is not _ON and not self._is_answered():
+                if session.replies is not _ON and not self._is_answered(reply):
                     if session.leaving:
                         break
                     continue
@@ -135,14 +163,14 @@ class Connection:
             if replies and not session.dropped:
                 self._send(replies)
 
-    def _is_answered(self) -> bool:
-        """Whether CLIENT REPLY lets the command just run be answered."""
+    def _is_answered(self, reply: Reply) -> bool:
+        """Whether CLIENT REPLY lets the command just run be answered. Subscriptions are always confirmed."""
         session = self._session
         if session.replies is Replies.SKIP_NEXT:
             session.replies = Replies.SKIPPING
         elif session.replies is Replies.SKIPPING:
             session.replies = Replies.ON
-        return False
+        return type(reply) is Several
 
     def _pause(self, seconds: float | None) -> None:
         """Wait, while the client stays connected and nobody shuts the socket down. What the client sends can wait."""

@@ -2,25 +2,33 @@
 
 This is where the keyspace lock is taken. A handler that works on data is called with it held, for the whole command,
 and never takes it itself; one that works on the session is called without it. What a handler returns as a function is
-finished after the lock is released.
+finished after the lock is released. In a transaction commands are queued here; EXEC's handler runs them.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
+from functools import partial
 from typing import cast
 
 from kvserver import errors
 from kvserver.commands import COMMANDS
-from kvserver.commands.registry import DIRECT, Command, find
+from kvserver.commands.registry import DIRECT, Command, Flags, find
 from kvserver.observe.log import get_logger
-from kvserver.protocol.replies import Deferred, Error, Reply
+from kvserver.protocol.replies import Deferred, Error, Reply, SimpleString
 from kvserver.session import Session
 
 # What a browser sends first or as a header line. Whoever speaks HTTP to this port was tricked into it (cross-protocol
 # scripting), so nothing more of what it sends may be executed.
 _HTTP = frozenset((b"post", b"put", b"host:"))
+
+_QUEUED = SimpleString(b"QUEUED")
+_AT_ONCE = {"exec", "discard", "multi", "watch", "quit", "reset"}
+"""What a transaction does not queue."""
+_WHILE_SUBSCRIBED = {
+    "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "ping", "quit", "reset",
+}  # fmt: skip
 
 
 def execute(session: Session, words: list[bytes]) -> Reply:
@@ -31,36 +39,74 @@ def execute(session: Session, words: list[bytes]) -> Reply:
         try:
             command = _look_up(session, words)
         except Error as error:
-            return _failed(session, error)
+            return _rejected(session, error)
     session.last_command = command
+    if not command.minimum <= len(words) <= command.maximum:
+        return _wrong_arity(session, command)
+    if session.special:
+        return _execute_in_mode(session, command, words)
+    reply = _run(session, command, words)
+    return _finish(session, command, reply) if callable(reply) else reply
+
+
+def _wrong_arity(session: Session, command: Command) -> Error:
+    error = errors.wrong_arity(command.name)
+    if command.name == "exec":  # it was meant to end the transaction, so it does
+        session.release_transaction()
+        error = errors.exec_aborted_by(error)
+    return _rejected(session, error)
+
+
+def _run(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:
+    """Call the handler, with the lock if it works on data. What is left to do is done by :func:`_finish`."""
     count = len(words)
-    if not command.minimum <= count <= command.maximum:
-        return _failed(session, errors.wrong_arity(command.name))
     try:
         if not command.on_database:
-            return cast("Reply", command.handler(session, *words[command.words :]))
+            return cast("Reply | Deferred", command.handler(session, *words[command.words :]))
         keyspace = session.keyspace
         with keyspace.lock:
-            keyspace.moment = None  # the clock is read when the command first needs the time
+            if not session.executing:  # a transaction has one time for all of its commands
+                keyspace.moment = None  # the clock is read when the command first needs the time
             if keyspace.accessed is not None:
                 keyspace.touching = not session.no_touch or command.name == "touch"
             database = keyspace.databases[session.db]
-            reply: Reply | Deferred
             # Most commands have one argument or two; calling them so is measurably quicker than with a slice.
             if count == 2:
-                reply = command.handler(database, words[1])
-            elif count == 3 and command.words == 1:
-                reply = command.handler(database, words[1], words[2])
-            else:
-                reply = command.handler(database, *words[command.words :])
-        return reply() if callable(reply) else reply
-    except Error as error:
-        return _failed(session, error)
-    except MemoryError:
-        return _failed(session, Error(errors.OUT_OF_MEMORY))
-    except Exception as defect:  # noqa: BLE001 - a defect in one command must not end the connection, or the server
-        _report(command, defect)
-        return _failed(session, Error(errors.INTERNAL))
+                return cast("Reply | Deferred", command.handler(database, words[1]))
+            if count == 3 and command.words == 1:
+                return cast("Reply | Deferred", command.handler(database, words[1], words[2]))
+            return cast("Reply | Deferred", command.handler(database, *words[command.words :]))
+    except Exception as error:  # noqa: BLE001 - a defect in one command must not end the connection, or the server
+        return _failed(session, command, error)
+
+
+def _finish(session: Session, command: Command, rest: Deferred) -> Reply:
+    """Do what a handler has left for after the lock is released."""
+    try:
+        return rest()
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failed(session, command, error)
+
+
+def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> Reply:
+    """Mind what the session is in: a transaction, which queues, or a subscription, which allows little in RESP2."""
+    if session.subscribed and session.protocol == 2 and command.name not in _WHILE_SUBSCRIBED:
+        return _rejected(session, errors.only_subscriptions(command.name))
+    transaction = session.transaction
+    if transaction is not None and command.name not in _AT_ONCE:
+        if Flags.NO_MULTI in command.flags:
+            return _rejected(session, errors.not_in_transaction(command.name))
+        transaction.queued.append(partial(_run_queued, session, command, words))
+        return _QUEUED
+    reply = _run(session, command, words)
+    return _finish(session, command, reply) if callable(reply) else reply
+
+
+def _run_queued(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:
+    """Run a command of a transaction; the lock is held. What it leaves to do is wrapped, as EXEC does it later."""
+    session.last_command = command
+    reply = _run(session, command, words)
+    return partial(_finish, session, command, reply) if callable(reply) else reply
 
 
 def _look_up(session: Session, words: list[bytes]) -> Command:
@@ -77,7 +123,20 @@ def _look_up(session: Session, words: list[bytes]) -> Command:
     return subcommand
 
 
-def _failed(session: Session, error: Error) -> Error:
+def _rejected(session: Session, error: Error) -> Error:
+    """Refuse a command that was not run. In a transaction, EXEC refuses then too."""
+    if session.transaction is not None:
+        session.transaction.aborted = True
+    session.state.stats.count_error(error.code)
+    return error
+
+
+def _failed(session: Session, command: Command, error: Exception) -> Error:
+    """The reply for what a handler raised."""
+    if not isinstance(error, Error):
+        if not isinstance(error, MemoryError):
+            _report(command, error)
+        error = Error(errors.OUT_OF_MEMORY if isinstance(error, MemoryError) else errors.INTERNAL)
     session.state.stats.count_error(error.code)
     return error
 

@@ -42,6 +42,12 @@ OUT_OF_MEMORY = "OOM command not allowed: the server has no memory left for it."
 INTERNAL = "ERR internal error; the server's log has the details"
 MAX_CLIENTS = "ERR max number of clients reached"
 NO_THREAD = "ERR the server cannot start another thread; try again later"
+NO_DESCRIPTOR = "ERR the server has no file descriptor left for this; try again later"
+MULTI_NESTED = "ERR MULTI calls can not be nested"
+WATCH_IN_MULTI = "ERR WATCH inside MULTI is not allowed"
+EXEC_WITHOUT_MULTI = "ERR EXEC without MULTI"
+DISCARD_WITHOUT_MULTI = "ERR DISCARD without MULTI"
+EXEC_ABORTED = "EXECABORT Transaction discarded because of previous errors."
 NEGATIVE_TIMEOUT = "ERR timeout is negative"
 
 _QUOTED_BYTES = 128
@@ -84,6 +90,24 @@ def unknown_subcommand_or_arity(container: str, given: bytes) -> Error:
 def wrong_arity(name: str) -> Error:
     """``name`` in lower case, a subcommand as ``container|name``."""
     return Error(f"ERR wrong number of arguments for '{name}' command")
+
+
+def only_subscriptions(name: str) -> Error:
+    """For what a RESP2 connection may not do while it is subscribed; ``name`` in lower case."""
+    return Error(
+        f"ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this "
+        "context"
+    )
+
+
+def not_in_transaction(name: str) -> Error:
+    """For what cannot be queued; ``name`` in lower case, a subcommand as ``container|name``."""
+    return Error(f"ERR Command '{name}' not allowed inside a transaction")
+
+
+def exec_aborted_by(error: Error) -> Error:
+    """For an EXEC that was refused itself, and took the transaction with it."""
+    return Error(f"EXECABORT Transaction discarded because of: {error.text.partition(' ')[2]}")
 
 
 def invalid_expire(name: str) -> Error:

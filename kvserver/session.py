@@ -1,7 +1,7 @@
 """What the server remembers about one connection. No socket, no lock: it belongs to the connection's thread.
 
 Other threads only read it, for CLIENT LIST and INFO; each field is replaced as a whole, so they see an old or a new
-value and never half of one.
+value and never half of one. The exceptions say whose lock they are under.
 """
 
 from __future__ import annotations
@@ -9,18 +9,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING
 
 from kvserver.protocol.encoder import Encoding, encoding
 
 if TYPE_CHECKING:
     from kvserver.commands.registry import Command
+    from kvserver.protocol.replies import Deferred, Reply
+    from kvserver.pushes import PushQueue
     from kvserver.state import State
     from kvserver.store.memory import Database, Keyspace
 
 _LONGEST_WAIT = 20 * 86400.0
 """Seconds. What the system calls take, in 31 bits of milliseconds."""
+
+
+class Kind(IntEnum):
+    """What can be subscribed to; the place in ``Session.subscriptions``."""
+
+    CHANNEL = 0
+    PATTERN = 1
+    SHARD = 2
+
+    @property
+    def prefix(self) -> bytes:
+        """What the words ``subscribe`` and ``message`` begin with for this kind."""
+        return (b"", b"p", b"s")[self]
 
 
 class Replies(Enum):
@@ -30,6 +45,15 @@ class Replies(Enum):
     OFF = "off"
     SKIP_NEXT = "skip"  # set by CLIENT REPLY SKIP: the command after it is not answered
     SKIPPING = "skipping"
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What MULTI has begun."""
+
+    queued: list[Callable[[], Reply | Deferred]] = field(default_factory=list)
+    """The commands, ready to run; called by EXEC with the keyspace lock held."""
+    aborted: bool = False  # a command could not be queued, so EXEC will refuse
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +82,17 @@ class Session:
     leaving: bool = False  # close once what has been answered so far is sent
     dropped: bool = False  # with leaving: send nothing more
     last_command: Command | None = None
+    special: bool = False  # something below is in force that dispatch has to mind; see ``mind``
+    transaction: Transaction | None = None  # from MULTI to EXEC or DISCARD
+    executing: bool = False  # inside EXEC, where nothing waits
+    watched: dict[tuple[int, bytes], bool] = field(default_factory=dict)
+    """What WATCH watches, and whether it existed then. Under the keyspace lock, as is ``dirty``."""
+    dirty: bool = False  # something that is watched has changed
+    pushes: PushQueue | None = None  # from the first subscription on
+    subscriptions: tuple[dict[bytes, None], dict[bytes, None], dict[bytes, None]] = field(
+        default_factory=lambda: ({}, {}, {})
+    )
+    """Channels, patterns and shard channels. Under the lock of the server's PubSub."""
     created: float = field(default_factory=time.monotonic)
     active: float = field(default_factory=time.monotonic)
     commands: int = 0  # commands run
@@ -72,6 +107,15 @@ class Session:
     def __post_init__(self) -> None:
         self.pause = self.state.stopping.wait
         self.keyspace = self.state.keyspace  # one step nearer: every command asks for it
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether there is any subscription."""
+        return any(self.subscriptions)
+
+    def mind(self) -> None:
+        """Note whether dispatch has to look closer at this session's commands; one flag, so that others pay for one."""
+        self.special = self.transaction is not None or self.subscribed
 
     @property
     def database(self) -> Database:
@@ -93,8 +137,24 @@ class Session:
         self.pause(None if seconds is None else min(seconds, _LONGEST_WAIT))
         self.blocked = False
 
+    def release_transaction(self) -> None:
+        """Discard what is queued and forget what is watched."""
+        self.transaction = None
+        if self.watched:
+            with self.keyspace.lock:
+                self.state.changes.unwatch(self)
+        self.mind()
+
+    def release(self) -> None:
+        """Let go of everything that others hold about this session."""
+        self.release_transaction()
+        if self.subscribed:
+            self.state.pubsub.leave(self)
+        self.mind()
+
     def reset(self) -> None:
         """Back to how a connection starts, but for its identity and its client library's name (RESET)."""
+        self.release()
         self.speak(2)
         self.db = 0
         self.user = "default"

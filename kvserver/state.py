@@ -12,10 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from kvserver import errors
+from kvserver.changes import Changes
 from kvserver.clients import Clients
 from kvserver.config import Config
 from kvserver.observe.info import memory_resident
+from kvserver.observe.log import get_logger
 from kvserver.protocol.decoder import Limits
+from kvserver.protocol.replies import Error
+from kvserver.pubsub import PubSub
+from kvserver.pushes import PushQueue
 from kvserver.session import Session
 from kvserver.store.memory import Keyspace
 
@@ -40,9 +46,10 @@ class State:
         self.clock = clock
         self.keyspace = Keyspace(config.databases, clock)
         self.clients = Clients()
+        self.pubsub = PubSub()
+        self.changes = Changes(self.keyspace, self.pubsub)
         self.stats = Stats()
         self.apply(config)
-        self.config_lock = threading.Lock()  # two CONFIG SET at once must not lose one
         self.stopping = threading.Event()  # set once the server stops; a waiting handler gives up then
         self.active_expiry = threading.Event()  # cleared by DEBUG SET-ACTIVE-EXPIRE 0
         self.active_expiry.set()
@@ -55,8 +62,12 @@ class State:
         self.memory_at_start = memory_resident()
 
     def apply(self, config: Config) -> None:
-        """Make ``config`` the settings in force. Each is replaced as a whole, so nobody sees half of a change."""
+        """Make ``config`` the settings in force, under the keyspace lock.
+
+        Each setting is replaced as a whole, so that those who read one without the lock never see half of a change.
+        """
         self.config = config
+        self.changes.notify(config.notify_keyspace_events)
         self.limits = Limits(bulk=config.max_bulk_length, command=config.max_command_length)
         self.keyspace.max_value = config.max_bulk_length
 
@@ -76,12 +87,36 @@ class State:
         counted = self.counted()
         with self.stats.lock:
             self.stats.resets += counted
-            self.stats.connections = self.stats.rejected = self.stats.too_long = 0
+            self.stats.connections = self.stats.rejected = 0
+            self.stats.too_long = self.stats.too_slow = 0
             self.stats.errors.clear()
 
     def retire(self, session: Session) -> None:
-        """Keep the counters of a connection that has ended."""
+        """Take leave of a connection that has ended, but for its counters, which are kept."""
+        session.release()
+        if session.pushes is not None:
+            session.pushes.close()
         self.stats.retire(session)
+
+    def _drop_slow(self, session: Session) -> None:
+        """End a connection that takes its messages too slowly."""
+        self.stats.count_too_slow()
+        get_logger().warning("connection.too_slow", client=session.id)
+        self.clients.end(session)
+
+    def open_pushes(self, session: Session) -> None:
+        """Make a session able to receive messages from other threads. The session's own thread only.
+
+        Raises:
+            Error: the system has no descriptor left.
+        """
+        if session.pushes is None:
+            try:
+                session.pushes = PushQueue(
+                    lambda: self.config.client_output_buffer_limit.pubsub, lambda: self._drop_slow(session)
+                )
+            except OSError:
+                raise Error(errors.NO_DESCRIPTOR) from None
 
 
 class Stats:
@@ -94,6 +129,7 @@ class Stats:
         self.lock = threading.Lock()
         self.connections = 0
         self.rejected = 0
+        self.too_slow = 0  # connections closed for messages they did not take
         self.too_long = 0  # connections closed for a command beyond the limit
         self.errors: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
@@ -119,6 +155,11 @@ class Stats:
         """A connection is closed because its command is too long."""
         with self.lock:
             self.too_long += 1
+
+    def count_too_slow(self) -> None:
+        """A connection is closed because too much waits for it."""
+        with self.lock:
+            self.too_slow += 1
 
     def count_error(self, code: str) -> None:
         """Count an error reply by its first word; a bounded number of different ones."""

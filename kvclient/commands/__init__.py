@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from kvclient.commands.base import command_names
 from kvclient.commands.expiry import ExpiryCommands
 from kvclient.commands.keys import KeyCommands
+from kvclient.commands.pubsub import PubSubCommands
 from kvclient.commands.server import CONNECTION_COMMANDS, REFUSED, IntrospectionCommands, ServerCommands
 from kvclient.commands.strings import StringCommands
 from kvclient.errors import CommandRefusedError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND_NAMES", "CONNECTION_COMMANDS", "Commands", "refuse_connection_commands"]
 
 
-class Commands(StringCommands, KeyCommands, ExpiryCommands, ServerCommands, IntrospectionCommands):
+class Commands(StringCommands, KeyCommands, ExpiryCommands, PubSubCommands, ServerCommands, IntrospectionCommands):
     """Every typed command."""
 
 

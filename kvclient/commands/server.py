@@ -35,6 +35,9 @@ CONNECTION_COMMANDS: Final[dict[str, str]] = {
     "CLIENT|REPLY": "a pipeline saves the waiting without losing the replies",
     "CLIENT|NO-EVICT": _SETTING,
     "CLIENT|NO-TOUCH": _SETTING,
+    **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), _TRANSACT),
+    **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), _LISTEN),
+    **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), _LISTEN),
 }
 """Commands that exist, and are handled, but never by a method: the reason says what does it instead."""
 
@@ -44,9 +47,7 @@ REFUSED: Final[dict[str, str]] = CONNECTION_COMMANDS | {
     "CLIENT|CAPA": _SETTING,
     "CLIENT|IMPORT-SOURCE": _SETTING,
     **dict.fromkeys(("ASKING", "READONLY", "READWRITE"), _SETTING),
-    **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), _TRANSACT),
-    **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR", "SYNC", "PSYNC"), _LISTEN),
-    **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), _LISTEN),
+    **dict.fromkeys(("MONITOR", "SYNC", "PSYNC"), _LISTEN),
     **dict.fromkeys(("BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP"), _BLOCK),
     **dict.fromkeys(("BZPOPMIN", "BZPOPMAX", "BZMPOP"), _BLOCK),
 }

@@ -113,6 +113,12 @@ def blobs_or_none(reply: Reply) -> list[bytes | None]:
     return [blob_or_none(item) for item in array(reply)]
 
 
+def counts(reply: Reply) -> dict[bytes, int]:
+    """An array of names and whole numbers in turn, in both protocols."""
+    flat = array(reply)
+    return {blob(name): integer(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+
+
 def table(reply: Reply) -> dict[bytes, Reply]:
     """A map: itself in RESP3, an array of keys and values in turn in RESP2."""
     if isinstance(reply, dict):

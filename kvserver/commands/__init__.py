@@ -12,7 +12,9 @@ from kvserver.commands import (
     introspection,
     keys,
     lcs,
+    pubsub,
     strings,
+    transactions,
 )
 from kvserver.commands.registry import COMMANDS
 
@@ -26,5 +28,7 @@ __all__ = [
     "introspection",
     "keys",
     "lcs",
+    "pubsub",
     "strings",
+    "transactions",
 ]

@@ -7,6 +7,7 @@ from functools import partial
 
 from kvserver import errors
 from kvserver.commands.arguments import integer
+from kvserver.commands.containers import add_help
 from kvserver.commands.lolwut import drawing
 from kvserver.commands.registry import Flags, Group, Runs, command
 from kvserver.observe.info import INFO_SECTIONS, report
@@ -89,7 +90,7 @@ def wait(session: Session, numreplicas: bytes, timeout: bytes) -> int:
     )
     if milliseconds < 0:
         raise Error(errors.NEGATIVE_TIMEOUT)
-    if wanted > 0:
+    if wanted > 0 and not session.executing:
         # Without a limit (0) this lasts until the connection or the server ends, as in Redis.
         session.wait(milliseconds / 1000 or None)
     return 0
@@ -111,6 +112,9 @@ def lolwut(_session: Session, *words: bytes) -> Verbatim:
 def function(_session: Session) -> Reply:
     """Stands in for functions, which this server has none of, by its subcommands."""
     raise AssertionError("a container is never run")
+
+
+add_help("FUNCTION", group=Group.SCRIPTING, since="7.0.0")
 
 
 @command(

@@ -9,6 +9,7 @@ from functools import partial
 from kvserver import errors
 from kvserver.commands.arguments import INT32_MAX, INT32_MIN, as_integer, integer
 from kvserver.commands.connection import checked_name
+from kvserver.commands.containers import add_help
 from kvserver.commands.registry import Flags, Group, Runs, command
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString, Verbatim
 from kvserver.session import Replies, Session
@@ -24,6 +25,9 @@ _TYPES = {b"normal", b"master", b"primary", b"slave", b"replica", b"pubsub"}
 def client(_session: Session) -> Reply:
     """Tells about connections and changes them, by its subcommands."""
     raise AssertionError("a container is never run")
+
+
+add_help("CLIENT", group=Group.CONNECTION, since="5.0.0")
 
 
 @_subcommand("CLIENT|ID", "", arity=2, flags=_ANYTIME, since="5.0.0")
@@ -96,7 +100,7 @@ def client_list(session: Session, *words: bytes) -> Verbatim:
 
 def describe(session: Session) -> bytes:
     """One line of CLIENT LIST, in Valkey's fields."""
-    now = time.monotonic()
+    now, queue = time.monotonic(), session.pushes
     fields: dict[str, object] = {
         "id": session.id,
         "addr": session.address,
@@ -108,11 +112,11 @@ def describe(session: Session) -> bytes:
         "flags": flags_of(session),
         "capa": "",
         "db": session.db,
-        "sub": 0,
-        "psub": 0,
-        "ssub": 0,
-        "multi": -1,
-        "watch": 0,
+        "sub": len(session.subscriptions[0]),
+        "psub": len(session.subscriptions[1]),
+        "ssub": len(session.subscriptions[2]),
+        "multi": -1 if session.transaction is None else len(session.transaction.queued),
+        "watch": len(session.watched),
         "qbuf": session.pending_input,
         "qbuf-free": 0,
         "argv-mem": 0,
@@ -120,9 +124,9 @@ def describe(session: Session) -> bytes:
         "rbs": 0,
         "rbp": 0,
         "obl": 0,
-        "oll": 0,
-        "omem": 0,
-        "tot-mem": session.pending_input,
+        "oll": len(queue) if queue else 0,
+        "omem": queue.size if queue else 0,
+        "tot-mem": session.pending_input + (queue.size if queue else 0),
         "events": "r",
         "cmd": session.last_command.name if session.last_command else "NULL",
         "user": session.user,
@@ -138,11 +142,15 @@ def describe(session: Session) -> bytes:
 
 
 def flags_of(session: Session) -> str:
-    """What CLIENT LIST shows: blocked, closing, not evicted, no touch, Unix socket; ``N`` for none of these."""
+    """What CLIENT LIST shows, a letter for each that holds; ``N`` for none."""
+    transaction = session.transaction
     letters = [
         letter
         for letter, holds in (
+            ("P", session.subscribed),
+            ("x", transaction is not None),
             ("b", session.blocked),
+            ("d", session.dirty),
             ("c", session.leaving),
             ("e", session.no_evict),
             ("T", session.no_touch),
@@ -281,7 +289,7 @@ def _capability_filter(_session: Session, name: str, value: bytes) -> _Test:
 def _type_filter(_session: Session, _name: str, value: bytes) -> _Test:
     if value.lower() not in _TYPES:
         raise Error(f"ERR Unknown client type '{errors.quote(value)}'")
-    return lambda _other: value.lower() == b"normal"
+    return lambda other: value.lower() == (b"pubsub" if other.subscribed else b"normal")
 
 
 def _user_filter(_session: Session, _name: str, value: bytes) -> _Test:

@@ -26,10 +26,12 @@ _NAME_BYTES = range(0x21, 0x7F)
     flags=Flags.FAST,
     tips=("request_policy:all_shards", "response_policy:all_succeeded"),
 )
-def ping(_session: Session, *words: bytes) -> Reply:
+def ping(session: Session, *words: bytes) -> Reply:
     """Returns PONG, or the message."""
     if len(words) > 1:
         raise errors.wrong_arity("ping")
+    if session.protocol == 2 and session.subscribed:  # among messages, all of which are arrays
+        return [b"pong", words[0] if words else b""]
     return words[0] if words else _PONG
 
 

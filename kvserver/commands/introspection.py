@@ -9,6 +9,7 @@ from inspect import cleandoc
 from textwrap import wrap
 
 from kvserver import errors
+from kvserver.commands.containers import add_help
 from kvserver.commands.registry import COMMANDS, Command, Flags, Group, Keys, Runs, command, every, find
 from kvserver.commands.syntax import parse_syntax
 from kvserver.protocol.replies import Error, Reply, Set, SimpleString, Verbatim
@@ -27,13 +28,16 @@ _UNORDERED = ("nondeterministic_output_order",)
 
 # Access categories are told in this order.
 _CATEGORIES = (
-    "keyspace", "read", "write", "string", "admin", "fast", "slow", "blocking", "dangerous", "connection", "scripting",
+    "keyspace", "read", "write", "string", "pubsub", "admin", "fast", "slow", "blocking", "dangerous", "connection",
+    "transaction", "scripting",
 )  # fmt: skip
 _GROUP_CATEGORY = {
     Group.STRING: "string",
     Group.GENERIC: "keyspace",
     Group.CONNECTION: "connection",
     Group.SCRIPTING: "scripting",
+    Group.TRANSACTIONS: "transaction",
+    Group.PUBSUB: "pubsub",
 }
 
 
@@ -41,6 +45,9 @@ _GROUP_CATEGORY = {
 def command_(_session: Session) -> Reply:
     """Returns what clients need to know about every command."""
     return [_entry(entry) for entry in every()]
+
+
+add_help("COMMAND", group=Group.SERVER, since="5.0.0", extra=("connection",))
 
 
 @_command("COMMAND|COUNT", "", arity=2, since="2.8.13")
@@ -208,7 +215,7 @@ def _whole_command(words: tuple[bytes, ...]) -> Command:
         entry = find(entry.subcommands, words[1])
     if entry is None:
         raise Error("ERR Invalid command specified")
-    if entry.keys is None:
+    if entry.keys is None or entry.keys.access == "not_key":
         raise Error("ERR The command has no key arguments")
     if not entry.minimum <= len(words) <= entry.maximum:
         raise Error("ERR Invalid number of arguments specified for command")
@@ -278,35 +285,3 @@ def _wrapped(text: str, first: str = "", other: str | None = None) -> list[str]:
 def _text(lines: list[str]) -> str:
     """With the line ends of telnet: after a bare line feed, some of its programs go on in the middle of the line."""
     return "\r\n".join(lines)
-
-
-def add_help(container: str, *, flags: Flags, group: Group, since: str, extra: tuple[str, ...] = ()) -> None:
-    """Give a container command its HELP subcommand: an array of lines, as redis-cli and people expect it."""
-
-    @command(
-        f"{container}|HELP",
-        "",
-        group=group,
-        runs=Runs.ON_SESSION,
-        arity=2,
-        flags=flags,
-        since=since,
-        categories=extra,
-    )
-    def help_lines(_session: Session) -> Reply:
-        """Explains the subcommands."""
-        lines = [f"{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"]
-        for entry in every(COMMANDS[container.encode("ascii")].subcommands):
-            lines += [
-                f"{entry.name.partition('|')[2].upper()} {entry.syntax}".rstrip(),
-                f"    {entry.summary}",
-            ]
-        return _simple(lines)
-
-
-_AT_ANY_TIME = Flags.LOADING | Flags.STALE
-add_help("OBJECT", flags=_AT_ANY_TIME, group=Group.GENERIC, since="6.2.0")
-add_help("CLIENT", flags=_AT_ANY_TIME, group=Group.CONNECTION, since="5.0.0")
-add_help("CONFIG", flags=_AT_ANY_TIME, group=Group.SERVER, since="5.0.0")
-add_help("COMMAND", flags=_AT_ANY_TIME, group=Group.SERVER, since="5.0.0", extra=("connection",))
-add_help("FUNCTION", flags=_AT_ANY_TIME, group=Group.SCRIPTING, since="7.0.0")

@@ -6,6 +6,7 @@ from functools import partial
 
 from kvserver import errors
 from kvserver.commands.arguments import INT32_MAX, INT32_MIN, integer
+from kvserver.commands.containers import add_help
 from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.commands.strings import encoding
 from kvserver.protocol.replies import OK, Deferred, Error, Reply, SimpleString
@@ -399,27 +400,30 @@ def object_(_db: Database) -> Reply:
     raise AssertionError("a container is never run")
 
 
+add_help("OBJECT", group=Group.GENERIC, since="6.2.0")
+
+
 @_object("OBJECT|ENCODING")
 def object_encoding(db: Database, key: bytes) -> bytes | None:
     """Returns how Valkey would hold the value of a key: int, embstr or raw."""
-    value = db.look(key)
+    value = db.look(key, announce=False)
     return None if value is None else encoding(key, value)
 
 
 @_object("OBJECT|FREQ", since="4.0.0")
 def object_freq(db: Database, key: bytes) -> None:
     """Returns how often a key is used, when an LFU policy counts it."""
-    if db.look(key) is not None:
+    if db.look(key, announce=False) is not None:
         raise Error(errors.LFU_NOT_SELECTED)
 
 
 @_object("OBJECT|IDLETIME")
 def object_idletime(db: Database, key: bytes) -> int | None:
     """Returns the seconds since a key was last used. Recorded from the first time anyone asks."""
-    return None if db.look(key) is None else db.idle_ms(key) // 1000
+    return None if db.look(key, announce=False) is None else db.idle_ms(key) // 1000
 
 
 @_object("OBJECT|REFCOUNT")
 def object_refcount(db: Database, key: bytes) -> int | None:
     """Returns 1: values are not shared."""
-    return None if db.look(key) is None else 1
+    return None if db.look(key, announce=False) is None else 1

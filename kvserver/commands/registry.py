@@ -23,6 +23,8 @@ class Group(Enum):
     CONNECTION = "connection"
     SERVER = "server"
     SCRIPTING = "scripting"
+    TRANSACTIONS = "transactions"
+    PUBSUB = "pubsub"
 
 
 class Flags(Flag):
@@ -33,10 +35,12 @@ class Flags(Flag):
     READONLY = auto()
     DENYOOM = auto()
     ADMIN = auto()
+    PUBSUB = auto()
     NOSCRIPT = auto()
     BLOCKING = auto()
     LOADING = auto()
     STALE = auto()
+    SKIP_COMMANDLOG = auto()
     FAST = auto()
     NO_AUTH = auto()
     NO_MULTI = auto()

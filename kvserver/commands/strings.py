@@ -68,9 +68,12 @@ def _condition_met(options: arguments.ValueOptions, old: bytes | None) -> bool:
 def _store(db: Database, key: bytes, value: bytes, deadline: int | None, *, keep_ttl: bool = False) -> None:
     if keep_ttl:
         db.replace(key, value)
-        return
-    db.put(key, value)
-    if deadline is not None:
+    elif deadline is None:
+        db.put(key, value)
+    elif deadline <= db.keyspace.now:
+        db.remove(key, "expired")
+    else:
+        db.put(key, value)
         db.expire_at(key, deadline)
 
 
@@ -157,11 +160,11 @@ def mget(db: Database, *keys: bytes) -> Reply:
     return [db.get(key) for key in keys]
 
 
-def _pairs(command_name: str, words: tuple[bytes, ...]) -> dict[bytes, bytes]:
-    """Keys and values; of a key that is given twice the last value counts."""
+def _pairs(command_name: str, words: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
+    """Keys and values, in order; of a key that is given twice the last value stays."""
     if len(words) % 2:
         raise errors.wrong_arity(command_name)
-    return dict(zip(words[::2], words[1::2], strict=True))
+    return list(zip(words[::2], words[1::2], strict=True))
 
 
 @_string(
@@ -176,7 +179,7 @@ def _pairs(command_name: str, words: tuple[bytes, ...]) -> dict[bytes, bytes]:
 )
 def mset(db: Database, *words: bytes) -> SimpleString:
     """Sets the values of several keys at once; nobody sees some set and some not."""
-    for key, value in _pairs("mset", words).items():
+    for key, value in _pairs("mset", words):
         db.put(key, value)
     return OK
 
@@ -193,9 +196,9 @@ def mset(db: Database, *words: bytes) -> SimpleString:
 def msetnx(db: Database, *words: bytes) -> int:
     """Sets the values of several keys only if none of them exists; 1 if all were set, 0 if none."""
     pairs = _pairs("msetnx", words)
-    if any(db.seek(key) is not None for key in pairs):
+    if any(db.seek(key) is not None for key, _ in pairs):
         return 0
-    for key, value in pairs.items():
+    for key, value in pairs:
         db.put(key, value)
     return 1
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvserver.session import Kind
 from kvserver.version import REDIS_VERSION, __version__
 
 if sys.platform != "win32":
@@ -74,18 +75,19 @@ def _kind(address: str) -> str:
 
 
 def _clients(state: State) -> _Fields:
+    sessions = state.clients.sessions()
     return {
         "connected_clients": len(state.clients),
         "cluster_connections": 0,
         "maxclients": state.config.maxclients,
         "client_recent_max_input_buffer": 0,
         "client_recent_max_output_buffer": 0,
-        "blocked_clients": sum(session.blocked for session in state.clients.sessions()),
+        "blocked_clients": sum(session.blocked for session in sessions),
         "tracking_clients": 0,
-        "pubsub_clients": 0,
-        "watching_clients": 0,
+        "pubsub_clients": sum(session.subscribed for session in sessions),
+        "watching_clients": sum(bool(session.watched) for session in sessions),
         "clients_in_timeout_table": 0,
-        "total_watched_keys": 0,
+        "total_watched_keys": sum(len(session.watched) for session in sessions),
         "total_blocking_keys": 0,
     }
 
@@ -187,8 +189,9 @@ def _stats(state: State) -> _Fields:
         "evicted_clients": 0,
         "keyspace_hits": keyspace.hits,
         "keyspace_misses": keyspace.misses,
-        "pubsub_channels": 0,
-        "pubsub_patterns": 0,
+        "pubsub_channels": state.pubsub.count(Kind.CHANNEL),
+        "pubsub_patterns": state.pubsub.count(Kind.PATTERN),
+        "pubsubshard_channels": state.pubsub.count(Kind.SHARD),
         "latest_fork_usec": 0,
         "tracking_total_keys": 0,
         "unexpected_error_replies": 0,
@@ -196,7 +199,7 @@ def _stats(state: State) -> _Fields:
         "total_reads_processed": counted["reads"],
         "total_writes_processed": counted["writes"],
         "client_query_buffer_limit_disconnections": stats.too_long,
-        "client_output_buffer_limit_disconnections": 0,
+        "client_output_buffer_limit_disconnections": stats.too_slow,
         "acl_access_denied_auth": 0,
         "acl_access_denied_cmd": 0,
         "acl_access_denied_key": 0,

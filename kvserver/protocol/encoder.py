@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kvserver.protocol.replies import Error, Push, Reply, Set, SimpleString, Verbatim
+from kvserver.protocol.replies import Error, NullArray, Push, Reply, Set, Several, SimpleString, Verbatim
 
 Encode = Callable[[Reply], bytes]
 Encoding = Mapping[type, Callable[..., bytes]]
@@ -107,6 +107,8 @@ _RESP2 = _ByType(
         list: _array(_encode2),
         Set: _array(_encode2),
         Push: _array(_encode2),
+        Several: lambda items: b"".join(map(_encode2, items)),
+        NullArray: lambda _: b"*-1\r\n",
         dict: _flat_map,
     }
 )
@@ -120,6 +122,8 @@ _RESP3 = _ByType(
         Verbatim: _verbatim,
         list: _array(_encode3),
         Set: lambda items: b"~%d\r\n%b" % (len(items), b"".join(map(_encode3, items))),
+        Several: lambda items: b"".join(map(_encode3, items)),
+        NullArray: lambda _: b"_\r\n",
         Push: lambda items: b">%d\r\n%b" % (len(items), b"".join(map(_encode3, items))),
         dict: _map,
     }

@@ -34,6 +34,18 @@ class Push(list["Reply"]):
     __slots__ = ()
 
 
+class Several(list["Reply"]):
+    """More than one reply to one command, sent one after the other (SUBSCRIBE)."""
+
+    __slots__ = ()
+
+
+class NullArray:
+    """A null where an array is expected: RESP2 has a null of its own for it (EXEC)."""
+
+    __slots__ = ()
+
+
 class Error(Exception):
     """An error reply: its first word is the code clients switch on.
 
@@ -50,10 +62,12 @@ class Error(Exception):
         return self.text.partition(" ")[0]
 
 
-Reply: TypeAlias = "bytes | int | float | bool | Error | list[Reply] | dict[bytes, Reply] | None"
+Reply: TypeAlias = "bytes | int | float | bool | Error | list[Reply] | dict[bytes, Reply] | NullArray | None"
 """What is encoded for the client."""
 
 Deferred: TypeAlias = Callable[[], Reply]
 """The rest of a command's work, on values that no longer change, to be done after the lock is released."""
+
+NULL_ARRAY = NullArray()
 
 OK = SimpleString(b"OK")

@@ -116,11 +116,14 @@ class Database:
 
     # Reading
 
-    def look(self, key: bytes) -> bytes | None:
-        """The value for a command that asks about the key: counts a hit or a miss, but not as an access."""
+    def look(self, key: bytes, *, announce: bool = True) -> bytes | None:
+        """The value for a command that asks about the key: counts a hit or a miss, but not as an access.
+
+        Without ``announce`` a miss is not notified.
+        """
         value = self.peek(key)
         if value is None:
-            self._missed(key)
+            self._missed(key, announce=announce)
         else:
             self.keyspace.hits += 1
         return value
@@ -235,7 +238,7 @@ class Database:
         """Give an existing key a deadline (ms). One in the past removes it."""
         assert self.keyspace.held()
         if deadline <= self.keyspace.now:
-            self.remove(key)
+            self.remove(key, "expired")
             return
         before = self.deadlines.get(key)
         self.deadlines[key] = deadline
@@ -287,9 +290,9 @@ class Database:
                 keyspace.listener.announced(self, key, "new")
             keyspace.listener.changed(self, key, event)
 
-    def _missed(self, key: bytes) -> None:
+    def _missed(self, key: bytes, *, announce: bool = True) -> None:
         self.keyspace.misses += 1
-        if self.keyspace.listener is not None:
+        if announce and self.keyspace.listener is not None:
             self.keyspace.listener.announced(self, key, "keymiss")
 
     def _forget(self, key: bytes, event: str | None) -> None:

@@ -18,26 +18,42 @@ DOORS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"config", "observe", "server", "version"},
     "server": {"clients", "config", "connection", "errors", "expirer", "observe", "protocol", "session", "state"},
-    "connection": {"dispatch", "errors", "observe", "protocol", "session"},
+    "connection": {"dispatch", "errors", "observe", "protocol", "pushes", "session"},
     "dispatch": {"commands", "errors", "observe", "protocol", "session"},
     "commands": {"config", "errors", "observe", "protocol", "session", "store", "version"},
     "expirer": {"state", "store"},
     "session": {"protocol"},
-    "state": {"clients", "config", "observe", "protocol", "session", "store"},
+    "state": {
+        "changes",
+        "clients",
+        "config",
+        "errors",
+        "observe",
+        "protocol",
+        "pubsub",
+        "pushes",
+        "session",
+        "store",
+    },
+    "changes": {"pubsub", "session", "store"},
+    "pubsub": {"protocol", "pushes", "session", "store"},
+    "pushes": {"config", "protocol"},
     "clients": set(),
     "config": set(),
     "errors": {"protocol"},
-    "observe": {"version"},
+    "observe": {"session", "version"},
     "protocol": set(),
     "store": set(),
     "version": set(),
 }
 SOCKET_FILES = {
-    "kvserver/cli.py", "kvserver/connection.py", "kvserver/server.py", "kvclient/connection.py",
+    "kvserver/cli.py", "kvserver/connection.py", "kvserver/pushes.py", "kvserver/server.py", "kvclient/connection.py",
 }  # fmt: skip
 THREADING_FILES = {
     "kvserver/clients.py",  # the lock of the list of connections
     "kvserver/expirer.py",  # the thread that removes expired keys
+    "kvserver/pubsub.py",  # the lock of the subscriptions
+    "kvserver/pushes.py",  # the lock of a connection's queue of messages
     "kvserver/server.py",  # the accept thread and the connections' threads
     "kvserver/state.py",  # the locks of settings and counters
     "kvserver/store/expiry.py",  # is given the keyspace lock

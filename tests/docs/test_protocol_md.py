@@ -50,12 +50,19 @@ _CALLS = {
     "COMMAND GETKEYS": "COMMAND GETKEYS get k", "COMMAND GETKEYSANDFLAGS": "COMMAND GETKEYSANDFLAGS get k",
     "COMMAND HELP": "COMMAND HELP", "LOLWUT": "LOLWUT", "FUNCTION FLUSH": "FUNCTION FLUSH",
     "FUNCTION HELP": "FUNCTION HELP", "DEBUG": "DEBUG SLEEP 0",
+    "MULTI": "MULTI", "EXEC": "EXEC", "DISCARD": "DISCARD", "WATCH": "WATCH k", "UNWATCH": "UNWATCH",
+    "SUBSCRIBE": "SUBSCRIBE c", "UNSUBSCRIBE": "UNSUBSCRIBE c", "PSUBSCRIBE": "PSUBSCRIBE c*",
+    "PUNSUBSCRIBE": "PUNSUBSCRIBE", "SSUBSCRIBE": "SSUBSCRIBE c", "SUNSUBSCRIBE": "SUNSUBSCRIBE",
+    "PUBLISH": "PUBLISH c m",
+    "SPUBLISH": "SPUBLISH c m", "PUBSUB CHANNELS": "PUBSUB CHANNELS", "PUBSUB NUMSUB": "PUBSUB NUMSUB c",
+    "PUBSUB NUMPAT": "PUBSUB NUMPAT", "PUBSUB SHARDCHANNELS": "PUBSUB SHARDCHANNELS",
+    "PUBSUB SHARDNUMSUB": "PUBSUB SHARDNUMSUB c", "PUBSUB HELP": "PUBSUB HELP",
 }  # fmt: skip
 # Containers have no reply of their own; CLIENT KILL's first-named reply is that of its old form.
-_SPECIAL = {"OBJECT", "CLIENT", "CONFIG", "FUNCTION"}
+_SPECIAL = {"OBJECT", "CLIENT", "CONFIG", "FUNCTION", "PUBSUB"}
 _FIRST_BYTE = {
     "simple string": "++", "bulk string": "$$", "integer": "::", "null": "$_", "array": "**", "map": "*%",
-    "verbatim string": "$=",
+    "verbatim string": "$=", "push": "*>",
 }  # fmt: skip
 
 
@@ -96,9 +103,11 @@ def test_replies_have_the_type_their_entry_names(server: kvserver.Server, name: 
     if name == "RESET":
         version = 2
     with _connect(server) as (sock, replies):
-        sock.sendall(b"HELLO %d\r\nSET k v\r\n" % version)
-        while replies.readline() != b"+OK\r\n":
-            pass
+        before = ["SET k v", "MULTI"] if name in ("EXEC", "DISCARD") else ["SET k v"]
+        sock.sendall(b"HELLO %d\r\n%b\r\n" % (version, "\r\n".join(before).encode()))
+        for _ in before:
+            while replies.readline() != b"+OK\r\n":
+                pass
         sock.sendall(_CALLS[name].encode() + b"\r\n")
         assert replies.read(1).decode() == _FIRST_BYTE[kind][version - 2]
 
