@@ -113,6 +113,7 @@ def _look_up(session: Session, words: list[bytes]) -> Command:
     command = find(COMMANDS, words[0])
     if command is None:
         if words[0].lower() in _HTTP:
+            get_logger().warning("connection.cross_protocol", client=session.id)
             session.drop()
         raise errors.unknown_command(words)
     if not command.subcommands or len(words) < 2:

@@ -12,11 +12,17 @@ from hypothesis import HealthCheck, settings
 from support import need
 
 import kvserver
+from kvserver.observe.log import rate_limit
 
 # CI runs the same examples every time; a person may look for new ones with --hypothesis-profile=explore.
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _every_event_is_logged_once_a_test() -> None:
+    rate_limit.forget()
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Structured logs, by structlog.
 
 Events are named with a dotted noun and verb (``server.ready``). No key, value, password or raw client byte is ever a
-field; what a client sent is described, not quoted.
+field; what a client sent is described, not quoted. What strangers can cause is logged once a minute, however often they
+cause it, so that nobody fills a disk.
 
 structlog's own global configuration is never touched: it belongs to the embedding program. There, events go to the
 standard library's logger ``kvserver``, as those of any library do; the command line sends them to standard error.
@@ -12,6 +13,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
+import time
+from collections.abc import Callable
 from typing import Protocol, TextIO, cast
 
 import structlog
@@ -33,6 +37,46 @@ class Logger(Protocol):
         """A defect, or the machine failing the server."""
 
 
+class RateLimit:
+    """A structlog processor that lets each event of some kinds through once in a while.
+
+    The next one that comes through says in ``left_out`` how many did not.
+
+    Args:
+        kinds: the first words of the events that are limited.
+        seconds: how long an event is left out after it was logged.
+        clock: monotonic seconds; tests give their own.
+    """
+
+    def __init__(self, kinds: set[str], seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._kinds, self._seconds, self._clock = kinds, seconds, clock
+        self._lock = threading.Lock()
+        self._logged: dict[str, tuple[float, int]] = {}  # by event: when it was, and how many have been left out since
+
+    def __call__(self, _logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Pass the event on, or drop it."""
+        name = str(event["event"])
+        if name.partition(".")[0] not in self._kinds:
+            return event
+        now = self._clock()
+        with self._lock:
+            before, left_out = self._logged.get(name, (now - self._seconds, 0))
+            if now - before < self._seconds:
+                self._logged[name] = before, left_out + 1
+                raise structlog.DropEvent
+            self._logged[name] = now, 0
+        return {**event, "left_out": left_out} if left_out else event
+
+    def forget(self) -> None:
+        """Let every event through once more."""
+        with self._lock:
+            self._logged.clear()
+
+
+rate_limit = RateLimit({"accept", "command", "connection"})
+"""The limit in force: events of connections, which are as many as their clients wish."""
+
+
 def get_logger() -> Logger:
     """The server's logger."""
     return _logger
@@ -49,6 +93,7 @@ def configure(level: str, style: str) -> None:
     _logger = _wrapped(
         structlog.WriteLogger(cast("TextIO", _StandardError())),
         structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        rate_limit,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         renderer,
@@ -75,5 +120,6 @@ _logger = _wrapped(
     logging.getLogger("kvserver"),
     structlog.stdlib.BoundLogger,
     structlog.stdlib.filter_by_level,
+    rate_limit,
     structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0),
 )

@@ -25,7 +25,8 @@ def compile_glob(pattern: bytes) -> Callable[[bytes], bool]:
     tokens = _parse(pattern)
     if all(token in _BYTE for token in tokens):
         return bytes(_BYTE[token] for token in tokens).__eq__
-    return lambda key: _match(tokens, key)
+    shortest = sum(token != _STAR for token in tokens)
+    return lambda key: len(key) >= shortest and _match(tokens, key)
 
 
 def _matches_all(_key: bytes) -> bool:

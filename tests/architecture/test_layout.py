@@ -52,6 +52,7 @@ SOCKET_FILES = {
 THREADING_FILES = {
     "kvserver/clients.py",  # the lock of the list of connections
     "kvserver/expirer.py",  # the thread that removes expired keys
+    "kvserver/observe/log.py",  # the lock of what has been logged
     "kvserver/pubsub.py",  # the lock of the subscriptions
     "kvserver/pushes.py",  # the lock of a connection's queue of messages
     "kvserver/server.py",  # the accept thread and the connections' threads

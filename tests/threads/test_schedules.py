@@ -7,6 +7,7 @@ passes the one must fail the other. What may come out is what comes out of the t
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from kvserver import dispatch
+from kvserver.commands.transactions import exec_
 from kvserver.config import Config
 from kvserver.dispatch import execute
 from kvserver.protocol.encoder import encoding
@@ -66,9 +69,26 @@ class NoLock(WatchedLock):
         return True
 
 
+class NoIsolation(WatchedLock):
+    """What is left when EXEC does not hold the lock: each of its commands still does."""
+
+    def __enter__(self) -> None:
+        if sys._getframe(1).f_code is not exec_.__code__:
+            super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if sys._getframe(1).f_code is not exec_.__code__:
+            super().__exit__(kind, error, trace)
+
+
 @dataclass(frozen=True)
 class Collision:
-    """``first`` is stopped after its n-th call of ``method``; there ``rival`` begins."""
+    """``first`` is stopped after its n-th call of ``method``, of Database or of dispatch; there ``rival`` begins.
+
+    ``;`` is between commands.
+    """
 
     first: str
     method: str
@@ -114,6 +134,17 @@ COLLISIONS = [
     Collision("PEXPIRE k 5000", "peek", "DEL k", "SET k v"),
 ]
 
+TRANSACTIONS = [
+    Collision("MULTI;DECRBY a 1;INCRBY b 1;EXEC", "_run_queued", "MGET a b", "MSET a 5 b 5"),
+    Collision("MULTI;SET a 1;SET b 1;EXEC", "_run_queued", "EXISTS a b"),
+    Collision("MULTI;GET a;GET b;EXEC", "_run_queued", "MSET a 2 b 2", "MSET a 1 b 1"),
+    Collision("MULTI;GET a;SET a 2;EXEC", "_run_queued", "SET a 3", "SET a 1"),
+    Collision("MULTI;INCR a;INCR a;EXEC", "_run_queued", "INCR a", "SET a 1"),
+    Collision("MULTI;INCR a;INCR b;EXEC", "_run_queued", "MULTI;INCR b;INCR a;EXEC", "MSET a 1 b 1"),
+    Collision("MULTI;SET a 1;FLUSHALL;SET b 1;EXEC", "_run_queued", "EXISTS a"),
+    Collision("MULTI;RENAME a b;RENAME b a;EXEC", "_run_queued", "EXISTS a", "SET a 1"),
+]
+
 
 class Bench:
     """A server's state without a server: two sessions whose commands the test runs."""
@@ -126,7 +157,7 @@ class Bench:
 
     def run(self, command: str) -> bytes:
         session = Session(self.state, self.state.clients.next_id(), "here", "there")
-        return encode(execute(session, command.encode().split()))
+        return [encode(execute(session, words.encode().split())) for words in command.split(";")][-1]
 
     def contents(self) -> object:
         return [(sorted(db.values.items()), sorted(db.deadlines.items())) for db in self.state.keyspace.databases[:2]]
@@ -159,33 +190,33 @@ def collide(collision: Collision, lock: WatchedLock, monkeypatch: pytest.MonkeyP
             rivals[0].add_done_callback(lambda _: lock.contended.set())
             assert lock.contended.wait(PATIENCE)
 
+        owner = Database if hasattr(Database, collision.method) else dispatch
         with monkeypatch.context() as patch:
-            patch.setattr(Database, collision.method, _after_call(collision, meet))
+            patch.setattr(owner, collision.method, _after_call(getattr(owner, collision.method), collision.call, meet))
             first = pool.submit(bench.run, collision.first)
             reply = first.result(PATIENCE)
             assert rivals, "the first command never came to the place"
             return reply, rivals[0].result(PATIENCE), bench.contents()
 
 
-def _after_call(collision: Collision, meet: Callable[[], None]) -> Callable[..., Any]:
-    """The method, which calls ``meet`` after its n-th call, in the first thread that comes there only."""
-    original = getattr(Database, collision.method)
+def _after_call(original: Callable[..., Any], call: int, meet: Callable[[], None]) -> Callable[..., Any]:
+    """The function, which calls ``meet`` after its n-th call, in the first thread that comes there only."""
     calls: list[int] = []
     mine: list[int] = []
 
-    def method(database: Database, *args: Any) -> Any:
-        result = original(database, *args)
+    def stopped(*args: Any) -> Any:
+        result = original(*args)
         mine[:] = mine or [threading.get_ident()]
         if mine == [threading.get_ident()]:
             calls.append(1)
-            if len(calls) == collision.call:
+            if len(calls) == call:
                 meet()
         return result
 
-    return method
+    return stopped
 
 
-@pytest.mark.parametrize("collision", COLLISIONS, ids=lambda collision: collision.name)
+@pytest.mark.parametrize("collision", COLLISIONS + TRANSACTIONS, ids=lambda collision: collision.name)
 def test_two_commands_come_out_as_one_after_the_other(collision: Collision, monkeypatch: pytest.MonkeyPatch) -> None:
     legitimate = [in_order(collision, rival_first=False), in_order(collision, rival_first=True)]
     assert collide(collision, WatchedLock(), monkeypatch) in legitimate
@@ -196,6 +227,14 @@ def test_without_the_lock_they_do_not(collision: Collision, monkeypatch: pytest.
     """What makes the test above worth having: take the lock away, and it fails."""
     legitimate = [in_order(collision, rival_first=False), in_order(collision, rival_first=True)]
     assert collide(collision, NoLock(), monkeypatch) not in legitimate
+
+
+@pytest.mark.parametrize("collision", TRANSACTIONS, ids=lambda collision: collision.name)
+def test_a_transaction_is_isolated_only_by_exec_holding_the_lock(
+    collision: Collision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    legitimate = [in_order(collision, rival_first=False), in_order(collision, rival_first=True)]
+    assert collide(collision, NoIsolation(), monkeypatch) not in legitimate
 
 
 CHANGES: list[Callable[[Database], object]] = [

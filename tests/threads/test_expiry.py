@@ -1,0 +1,257 @@
+"""Active expiry: what is due goes, nothing else does, and nobody is held up. The clock is the tests' own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from kvserver import expirer
+from kvserver.config import Config
+from kvserver.expirer import Expirer
+from kvserver.state import State
+from kvserver.store.memory import Database
+
+PATIENCE = 60
+START = 1_000_000
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> int:
+        return self.now
+
+
+KEYS = st.sampled_from([b"a", b"b", b"c"])
+NUMBERS = st.integers(0, 2)
+
+
+class Expiring(RuleBasedStateMachine):
+    """The thread's rounds are run by hand, between commands of every kind that move deadlines."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.clock = Clock()
+        self.state = State(Config(databases=3), self.clock)
+        self.keyspace = self.state.keyspace
+        self.expirer = Expirer(self.state)
+        self.model: list[dict[bytes, int | None]] = [{}, {}, {}]  # what exists, and until when
+
+    def live(self, number: int) -> dict[bytes, int | None]:
+        model = self.model[number]
+        for key in [key for key, deadline in model.items() if deadline is not None and deadline <= self.clock.now]:
+            del model[key]
+        return model
+
+    def change(self, number: int, work: Callable[[Database], object]) -> None:
+        with self.keyspace.lock:
+            self.keyspace.moment = None
+            work(self.keyspace.databases[number])
+
+    @rule(number=NUMBERS, key=KEYS)
+    def set(self, number: int, key: bytes) -> None:
+        self.change(number, lambda db: db.put(key, b"v"))
+        self.live(number)[key] = None
+
+    @rule(number=NUMBERS, key=KEYS, milliseconds=st.integers(1, 50))
+    def expire(self, number: int, key: bytes, milliseconds: int) -> None:
+        if key in self.live(number):
+            deadline = self.clock.now + milliseconds
+            self.change(number, lambda db: db.peek(key) is not None and db.expire_at(key, deadline))
+            self.model[number][key] = deadline
+
+    @rule(number=NUMBERS, key=KEYS)
+    def persist(self, number: int, key: bytes) -> None:
+        if key in self.live(number):
+            self.change(number, lambda db: db.peek(key) is not None and db.persist(key))
+            self.model[number][key] = None
+
+    @rule(number=NUMBERS, key=KEYS)
+    def delete(self, number: int, key: bytes) -> None:
+        self.change(number, lambda db: db.remove(key))
+        self.live(number).pop(key, None)
+
+    @rule(number=NUMBERS)
+    def flush(self, number: int) -> None:
+        self.change(number, lambda db: db.flush())
+        self.model[number] = {}
+
+    @rule(first=NUMBERS, second=NUMBERS)
+    def swap(self, first: int, second: int) -> None:
+        with self.keyspace.lock:
+            self.keyspace.swap(first, second)
+        self.model[first], self.model[second] = self.model[second], self.model[first]
+
+    @rule(milliseconds=st.integers(-20, 60))
+    def time_passes_or_steps_back(self, milliseconds: int) -> None:
+        for number in range(3):
+            self.live(number)
+        # What has expired but was not looked at comes back with the clock, as it would in Redis; so look at it.
+        self.round_of_the_thread()
+        self.clock.now += milliseconds
+
+    @rule()
+    def round_of_the_thread(self) -> None:
+        self.expirer._queue.collect()
+        while self.expirer._expire_batch():
+            pass
+        self.expirer._tidy()
+        self.expirer._queue.arm()
+        for number, db in enumerate(self.keyspace.databases):
+            assert set(db.values) == set(self.live(number)), "what is due is gone, and nothing else"
+
+    @invariant()
+    def deadlines_are_those_set(self) -> None:
+        for number, db in enumerate(self.keyspace.databases):
+            wanted = {key: deadline for key, deadline in self.live(number).items() if deadline is not None}
+            assert {key: db.deadlines[key] for key in wanted} == wanted
+
+    @invariant()
+    def the_thread_would_wake_in_time(self) -> None:
+        """Every deadline has an entry that is not later, in the heap or on its way there."""
+        queue = self.expirer._queue
+        entries = [*queue._heap, *queue._incoming]
+        for db in self.keyspace.databases:
+            for key, deadline in db.deadlines.items():
+                assert any(at <= deadline and where is db and of == key for at, _, where, of in entries)
+                assert deadline >= queue._wakes_at or queue.wake.is_set()
+
+
+test_expiring = Expiring.TestCase
+
+
+@contextmanager
+def running(state: State) -> Iterator[Expirer]:
+    started = Expirer(state)
+    started.start()
+    try:
+        yield started
+    finally:
+        state.stopping.set()
+        started.stop()
+        assert not started._thread.is_alive()
+
+
+class Gone:
+    """Tells when the expiry thread has removed so many keys: the keyspace's listener."""
+
+    def __init__(self, state: State, count: int) -> None:
+        self.left = count
+        self.event = threading.Event()
+        self.longest = 0  # keys removed while the lock was held once
+        self._state = state
+        self._batch = 0
+        state.keyspace.listener = self
+
+    def changed(self, database: Database, key: bytes, event: str | None) -> None:
+        if event == "expired":
+            self.left -= 1
+            if not self.left:
+                self.event.set()
+
+    def announced(self, database: Database, key: bytes, event: str) -> None:
+        pass
+
+    def flushed(self, database: Database) -> None:
+        pass
+
+    def swapped(self, first: Database, second: Database) -> None:
+        pass
+
+
+def test_the_thread_removes_what_is_due_by_itself() -> None:
+    clock = Clock()
+    state = State(Config(), clock)
+    gone = Gone(state, 5000)
+    with running(state):
+        with state.keyspace.lock:
+            db = state.keyspace.databases[0]
+            for number in range(5000):
+                db.put(b"%d" % number, b"v")
+                db.expire_at(b"%d" % number, START + 5)
+            db.put(b"stays", b"v")
+        clock.now += 5
+        state.keyspace.expiry.wake.set()  # the real clock would have ended the wait
+        assert gone.event.wait(PATIENCE)
+    assert list(db.values) == [b"stays"]
+    assert not db.deadlines
+
+
+def test_a_deadline_before_all_others_wakes_the_thread() -> None:
+    """By the real clock: the thread sleeps until the far deadline, and a near one ends that."""
+    state = State(Config())
+    gone = Gone(state, 1)
+    with running(state):
+        for key, milliseconds in ((b"far", 10**7), (b"near", 20)):
+            with state.keyspace.lock:
+                state.keyspace.moment = None
+                db = state.keyspace.databases[0]
+                db.put(key, b"v")
+                db.expire_at(key, state.clock() + milliseconds)
+        assert gone.event.wait(PATIENCE)
+        assert list(db.values) == [b"far"]
+
+
+def test_the_lock_is_held_for_a_batch_at_a_time() -> None:
+    clock = Clock()
+    state = State(Config(), clock)
+    with state.keyspace.lock:
+        db = state.keyspace.databases[0]
+        for number in range(1000):
+            db.put(b"%d" % number, b"v")
+            db.expire_at(b"%d" % number, START + 1)
+    clock.now += 1
+    once = Expirer(state)
+    once._queue.collect()
+    rounds = 0
+    while db.values:
+        before = len(db.values)
+        assert once._expire_batch()
+        assert before - len(db.values) <= expirer._BATCH
+        rounds += 1
+    assert rounds == -(-1000 // expirer._BATCH)
+
+
+def test_the_queue_does_not_grow_with_every_expire_of_the_same_key() -> None:
+    state = State(Config(), Clock())
+    once = Expirer(state)
+    with state.keyspace.lock:
+        db = state.keyspace.databases[0]
+        db.put(b"k", b"v")
+    for number in range(20_000):
+        with state.keyspace.lock:
+            db.expire_at(b"k", START + 10**6 - number)  # ever earlier, so each is a new entry
+        if number % 1000 == 999:
+            once._queue.collect()
+            once._tidy()
+            assert len(once._queue._heap) < 5000
+    with state.keyspace.lock:
+        for number in range(20_000):
+            db.expire_at(b"k", START + 10**7 + number)  # ever later: none is new
+    assert not once._queue._incoming
+
+
+@pytest.mark.parametrize("step", [-(10**9), 10**9])
+def test_the_clock_is_set(step: int) -> None:
+    clock = Clock()
+    state = State(Config(), clock)
+    gone = Gone(state, 1)
+    with running(state):
+        with state.keyspace.lock:
+            db = state.keyspace.databases[0]
+            db.put(b"k", b"v")
+            db.expire_at(b"k", START + 1000)
+        clock.now += step
+        state.keyspace.expiry.wake.set()
+        if step > 0:
+            assert gone.event.wait(PATIENCE)
+        else:
+            clock.now = START + 1000
+            state.keyspace.expiry.wake.set()
+            assert gone.event.wait(PATIENCE)
