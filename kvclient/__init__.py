@@ -13,7 +13,8 @@ names.
 from kvclient import errors
 from kvclient.client import Client, connect
 from kvclient.commands.base import Future
+from kvclient.commands.bitmaps import BitGet, BitIncrement, BitSet
 from kvclient.errors import KVError
 from kvclient.pipeline import Pipeline
 
-__all__ = ["Client", "Future", "KVError", "Pipeline", "connect", "errors"]
+__all__ = ["BitGet", "BitIncrement", "BitSet", "Client", "Future", "KVError", "Pipeline", "connect", "errors"]

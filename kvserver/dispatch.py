@@ -77,6 +77,9 @@ def _run(session: Session, command: Command, words: list[bytes]) -> Reply | Defe
                 return cast("Reply | Deferred", command.handler(database, words[1], words[2]))
             return cast("Reply | Deferred", command.handler(database, *words[command.words :]))
     except Exception as error:  # noqa: BLE001 - a defect in one command must not end the connection, or the server
+        if isinstance(error, errors.SubcommandUsageError):
+            container = command.name.partition("|")[0].upper()
+            error = errors.unknown_subcommand_or_arity(container, words[1])
         return _failed(session, command, error)
 
 

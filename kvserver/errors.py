@@ -48,6 +48,14 @@ WATCH_IN_MULTI = "ERR WATCH inside MULTI is not allowed"
 EXEC_WITHOUT_MULTI = "ERR EXEC without MULTI"
 DISCARD_WITHOUT_MULTI = "ERR DISCARD without MULTI"
 EXEC_ABORTED = "EXECABORT Transaction discarded because of previous errors."
+BIT_OFFSET = "ERR bit offset is not an integer or out of range"
+BIT_VALUE = "ERR bit is not an integer or out of range"
+BIT_ARGUMENT = "ERR The bit argument must be 1 or 0."
+BITOP_NOT = "ERR BITOP NOT must be called with a single source key."
+BITFIELD_TYPE = "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is."
+BITFIELD_OVERFLOW = "ERR Invalid OVERFLOW type specified"
+BITFIELD_READ_ONLY = "ERR BITFIELD_RO only supports the GET subcommand"
+TIMEOUT_OUT_OF_RANGE = "ERR timeout is out of range"
 NEGATIVE_TIMEOUT = "ERR timeout is negative"
 
 _QUOTED_BYTES = 128
@@ -85,6 +93,10 @@ def unknown_subcommand(container: str, given: bytes) -> Error:
 def unknown_subcommand_or_arity(container: str, given: bytes) -> Error:
     """For subcommands that check their own number of arguments; ``given`` is shown as it was written."""
     return Error(f"ERR unknown subcommand or wrong number of arguments for '{quote(given)}'. Try {container} HELP.")
+
+
+class SubcommandUsageError(Exception):
+    """Raised by a handler that counts its own arguments; dispatch knows how the subcommand was written."""
 
 
 def wrong_arity(name: str) -> Error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kvclient.commands.base import command_names
+from kvclient.commands.bitmaps import BitmapCommands
 from kvclient.commands.expiry import ExpiryCommands
 from kvclient.commands.keys import KeyCommands
 from kvclient.commands.pubsub import PubSubCommands
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND_NAMES", "CONNECTION_COMMANDS", "Commands", "refuse_connection_commands"]
 
 
-class Commands(StringCommands, KeyCommands, ExpiryCommands, PubSubCommands, ServerCommands, IntrospectionCommands):
+class Commands(
+    StringCommands, BitmapCommands, KeyCommands, ExpiryCommands, PubSubCommands, ServerCommands, IntrospectionCommands
+):
     """Every typed command."""
 
 

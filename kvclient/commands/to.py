@@ -62,6 +62,11 @@ def integer_or_none(reply: Reply) -> int | None:
     return None if reply is None else integer(reply)
 
 
+def integers_or_none(reply: Reply) -> list[int | None]:
+    """An array of whole numbers and nulls."""
+    return [integer_or_none(item) for item in array(reply)]
+
+
 def real(reply: Reply) -> float:
     """A number: a double in RESP3, digits in RESP2."""
     if isinstance(reply, float):

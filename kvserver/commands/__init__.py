@@ -5,6 +5,8 @@ Importing this package fills the registry.
 
 from kvserver.commands import (
     admin,
+    bitfield,
+    bitmaps,
     client,
     configuration,
     connection,
@@ -21,6 +23,8 @@ from kvserver.commands.registry import COMMANDS
 __all__ = [
     "COMMANDS",
     "admin",
+    "bitfield",
+    "bitmaps",
     "client",
     "configuration",
     "connection",

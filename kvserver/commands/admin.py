@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 from kvserver import errors
-from kvserver.commands.arguments import integer
+from kvserver.commands.arguments import INTEGER_MAX, integer
 from kvserver.commands.containers import add_help
 from kvserver.commands.lolwut import drawing
 from kvserver.commands.registry import Flags, Group, Runs, command
@@ -90,6 +90,8 @@ def wait(session: Session, numreplicas: bytes, timeout: bytes) -> int:
     )
     if milliseconds < 0:
         raise Error(errors.NEGATIVE_TIMEOUT)
+    if milliseconds > INTEGER_MAX - session.state.clock():
+        raise Error(errors.TIMEOUT_OUT_OF_RANGE)
     if wanted > 0 and not session.executing:
         # Without a limit (0) this lasts until the connection or the server ends, as in Redis.
         session.wait(milliseconds / 1000 or None)
@@ -130,7 +132,7 @@ add_help("FUNCTION", group=Group.SCRIPTING, since="7.0.0")
 def function_flush(_session: Session, *words: bytes) -> SimpleString:
     """Deletes all functions, of which there are none."""
     if len(words) > 1:
-        raise errors.unknown_subcommand_or_arity("FUNCTION", b"FLUSH")
+        raise errors.SubcommandUsageError
     if words and words[0].upper() not in (b"ASYNC", b"SYNC"):
         raise Error("ERR FUNCTION FLUSH only supports SYNC|ASYNC option")
     return OK

@@ -28,11 +28,12 @@ _UNORDERED = ("nondeterministic_output_order",)
 
 # Access categories are told in this order.
 _CATEGORIES = (
-    "keyspace", "read", "write", "string", "pubsub", "admin", "fast", "slow", "blocking", "dangerous", "connection",
-    "transaction", "scripting",
+    "keyspace", "read", "write", "string", "bitmap", "pubsub", "admin", "fast", "slow", "blocking", "dangerous",
+    "connection", "transaction", "scripting",
 )  # fmt: skip
 _GROUP_CATEGORY = {
     Group.STRING: "string",
+    Group.BITMAP: "bitmap",
     Group.GENERIC: "keyspace",
     Group.CONNECTION: "connection",
     Group.SCRIPTING: "scripting",
@@ -117,7 +118,8 @@ def categories(entry: Command) -> list[str]:
 
 def _key_specs(keys: Keys) -> list[Reply]:
     if keys.second is not None:
-        return [_key_spec(keys.access, keys.first, 0, 1), _key_spec(keys.second, keys.last, 0, 1)]
+        second = (keys.last, 0) if keys.last >= 0 else (keys.first + 1, keys.last)
+        return [_key_spec(keys.access, keys.first, 0, 1), _key_spec(keys.second, *second, 1)]
     return [_key_spec(keys.access, keys.first, keys.last - keys.first if keys.last >= 0 else keys.last, keys.step)]
 
 
@@ -202,11 +204,24 @@ def command_getkeysandflags(_session: Session, *words: bytes) -> Reply:
     found: list[Reply] = []
     for number, index in enumerate(_key_places(entry, len(words))):
         access = entry.keys.second if number and entry.keys.second else entry.keys.access
-        if "variable_flags" in access:  # SET: it depends on the options
-            reads = any(word.upper() == b"GET" for word in words[3:])
-            access = "RW access update" if reads else "OW update"
+        if "variable_flags" in access:
+            access = _access_by_options(entry.name, words)
         found.append([words[index], Set(_simple(access.split()))])
     return found
+
+
+def _access_by_options(name: str, words: tuple[bytes, ...]) -> str:
+    """What SET or BITFIELD does to its key."""
+    given = [word.upper() for word in words]
+    if name == "set":
+        return "RW access update" if b"GET" in given[3:] else "OW update"
+    place = 2
+    while place < len(given):
+        size = {b"GET": 3, b"OVERFLOW": 2}.get(given[place])
+        if size is None or place + size > len(given):
+            return "RW access update"
+        place += size
+    return "RO access"
 
 
 def _whole_command(words: tuple[bytes, ...]) -> Command:

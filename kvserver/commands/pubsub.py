@@ -130,7 +130,7 @@ _about = partial(_pubsub, flags=Flags.PUBSUB | Flags.LOADING | Flags.STALE, sinc
 @_about("PUBSUB|CHANNELS", "[pattern]", arity=-2, complexity="O(N), N channels")
 def pubsub_channels(session: Session, *words: bytes) -> Reply:
     """Returns the channels that have subscribers, those that match a glob pattern if one is given."""
-    return _channels(session, "CHANNELS", words)
+    return _channels(session, words, shard=False)
 
 
 @_about("PUBSUB|NUMSUB", "[channel [channel ...]]", arity=-2, complexity=_PER_NAME)
@@ -148,7 +148,7 @@ def pubsub_numpat(session: Session) -> int:
 @_about("PUBSUB|SHARDCHANNELS", "[pattern]", arity=-2, since="7.0.0", complexity="O(N), N channels")
 def pubsub_shardchannels(session: Session, *words: bytes) -> Reply:
     """Returns the shard channels that have subscribers, those that match a glob pattern if one is given."""
-    return _channels(session, "SHARDCHANNELS", words)
+    return _channels(session, words, shard=True)
 
 
 @_about("PUBSUB|SHARDNUMSUB", "[shardchannel [shardchannel ...]]", arity=-2, since="7.0.0", complexity=_PER_NAME)
@@ -164,8 +164,7 @@ def _with_counts(session: Session, channels: tuple[bytes, ...], *, shard: bool) 
     return counts
 
 
-def _channels(session: Session, subcommand: str, words: tuple[bytes, ...]) -> Reply:
+def _channels(session: Session, words: tuple[bytes, ...], *, shard: bool) -> Reply:
     if len(words) > 1:
-        raise errors.unknown_subcommand_or_arity("PUBSUB", subcommand.encode("ascii"))
-    pattern = words[0] if words else None
-    return list(session.state.pubsub.channels(pattern, shard=subcommand == "SHARDCHANNELS"))
+        raise errors.SubcommandUsageError
+    return list(session.state.pubsub.channels(words[0] if words else None, shard=shard))

@@ -19,6 +19,7 @@ class Group(Enum):
     """The family a command belongs to: its heading in the docs, and its access category."""
 
     STRING = "string"
+    BITMAP = "bitmap"
     GENERIC = "generic"
     CONNECTION = "connection"
     SERVER = "server"

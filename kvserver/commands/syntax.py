@@ -18,9 +18,10 @@ _TYPES = {
     "unix-time-milliseconds": "unix-time", "count": "integer", "cursor": "integer", "start": "integer",
     "end": "integer", "offset": "integer", "decrement": "integer", "index": "integer", "index1": "integer",
     "index2": "integer", "db": "integer", "destination-db": "integer", "numreplicas": "integer", "timeout": "integer",
-    "min-match-len": "integer", "client-id": "integer", "protover": "integer",
+    "min-match-len": "integer", "client-id": "integer", "protover": "integer", "bit": "integer", "number": "integer",
+    "destkey": "key", "srckey": "key",
 }  # fmt: skip
-_SECOND_KEYS = ("newkey", "destination")  # those that the command's second key specification is about
+_SECOND_KEYS = ("newkey", "destination", "srckey")  # those that the command's second key specification is about
 
 _Argument = dict[bytes, Reply]
 
@@ -54,9 +55,7 @@ class _Parser:
             if token == "...":
                 _flag(arguments[-1], "multiple")
             elif token == "[" and (size := self._repetition(arguments)):
-                repeated = arguments[-size:]
-                arguments[-size:] = [repeated[0] if size == 1 else _group("block", repeated)]
-                _flag(arguments[-1], "multiple")
+                arguments[-size:] = [_repeated(arguments[-size:])]
             elif token in ("[", "<"):
                 argument = self._choice("]" if token == "[" else ">")
                 if token == "[":
@@ -69,8 +68,9 @@ class _Parser:
     def _repetition(self, before: list[_Argument]) -> int:
         """How many of the arguments ``before`` the bracket just opened repeats, and then passes over, if any."""
         names = self._tokens[self._position : self._tokens.index("]", self._position)]
-        size = len(names) - 1
-        if names[-1] != "..." or [argument[b"name"] for argument in before[-size:]] != _encoded(names[:size]):
+        plain = [name for name in names[:-1] if not name.isupper()]
+        size = len(plain)
+        if names[-1] != "..." or [argument[b"name"] for argument in before[-size:]] != _encoded(plain):
             return 0
         self._position += len(names) + 1
         return size
@@ -121,7 +121,22 @@ def _group(kind: str, members: list[_Argument]) -> _Argument:
     nested: list[Reply] = []
     nested += members
     name = b"-".join(bytes(member[b"name"]) for member in members if isinstance(member[b"name"], bytes))
-    return {b"name": name, b"type": kind.encode("ascii"), b"arguments": nested}
+    group: _Argument = {b"name": name, b"type": kind.encode("ascii"), b"arguments": nested}
+    if kind == "block" and b"token" in members[0] and members[0][b"type"] not in (b"pure-token", b"oneof"):
+        group[b"token"] = members[0].pop(b"token")  # the literal that a block begins with is the block's
+    return group
+
+
+def _repeated(members: list[_Argument]) -> _Argument:
+    """What may come several times: one argument, or a block, whose literal (if it begins with one) comes with each."""
+    if len(members) == 1:
+        _flag(members[0], "multiple")
+        return members[0]
+    block = _group("block", members)
+    _flag(block, "multiple")
+    if b"token" in block:
+        _flag(block, "multiple_token")
+    return block
 
 
 def _flag(argument: _Argument, flag: str) -> None:

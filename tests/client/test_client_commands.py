@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 import kvclient
+from kvclient import BitGet, BitIncrement, BitSet
 from kvclient.commands import COMMAND_NAMES, CONNECTION_COMMANDS
 from kvclient.commands.to import LcsMatch, LcsMatches
 from kvclient.errors import CommandRefusedError, ServerError, UnknownCommandError, WrongTypeError
@@ -288,3 +289,32 @@ def test_every_method_says_what_it_does_and_which_command_it_is(cls: type) -> No
             first, _, rest = doc.partition("\n")
             assert first.endswith(".")
             assert "Server command: " in rest
+
+
+def test_bits(kv: Client) -> None:
+    assert kv.setbit("k", 7, True) == 0
+    assert kv.setbit("k", 7, 1) == 1
+    assert (kv.getbit("k", 7), kv.getbit("k", 1000)) == (1, 0)
+    kv.set("k", b"\x0f\xff")
+    assert (kv.bitcount("k"), kv.bitcount("k", 1, 1), kv.bitcount("k", 0, 5, unit="bit")) == (12, 8, 2)
+    assert (kv.bitpos("k", 1), kv.bitpos("k", 0, 1, -1), kv.bitpos("k", 1, 5, -1, unit="bit")) == (4, -1, 5)
+    kv.set("other", b"\xf0")
+    assert kv.bitop("or", "both", "k", "other") == 2
+    assert kv.get("both") == b"\xff\xff"
+    assert kv.bitop("not", "none", "both") == 2
+    with pytest.raises(ValueError, match="needs an end"):
+        kv.bitcount("k", 1, unit="bit")
+
+
+def test_integers_within_a_value(kv: Client) -> None:
+    assert kv.bitfield("k", BitSet("u8", 0, 255), BitGet("u4", 0), BitIncrement("u8", "#0", 1)) == [0, 15, 0]
+    assert kv.bitfield("k", BitIncrement("i8", 0, 1000, "sat"), BitSet("u2", 0, 9, "fail")) == [127, None]
+    assert kv.bitfield_ro("k", BitGet("i8", 0)) == [127]
+
+
+def test_publishing(kv: Client) -> None:
+    assert (kv.publish("c", "m"), kv.spublish("c", b"m")) == (0, 0)
+    assert (kv.pubsub_channels(), kv.pubsub_channels("c*"), kv.pubsub_numpat()) == ([], [], 0)
+    assert kv.pubsub_numsub("c", "d") == {b"c": 0, b"d": 0}
+    assert (kv.pubsub_shardchannels(), kv.pubsub_shardchannels("c*"), kv.pubsub_shardnumsub("c")) == ([], [], {b"c": 0})
+    assert "CHANNELS" in kv.pubsub_help()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import pytest
@@ -20,9 +21,11 @@ def _written(argument: dict[bytes, Any]) -> str:
         text = (" | " if kind == b"oneof" else " ").join(map(_written, argument[b"arguments"]))
     else:
         text = "" if kind == b"pure-token" else argument[b"name"].decode()
-    if b"multiple" in flags:
-        text = f"{text} [{text} ...]"
     token = argument.get(b"token", b"").decode()
+    if b"multiple_token" in flags:
+        text, token = f"{token} {text} [{token} {text} ...]", ""
+    elif b"multiple" in flags:
+        text = f"{text} [{text} ...]"
     if kind == b"oneof" and (token or b"optional" not in flags):
         text = f"<{text}>"
     text = f"{token} {text}".strip()
@@ -31,10 +34,10 @@ def _written(argument: dict[bytes, Any]) -> str:
 
 @pytest.mark.parametrize("entry", _COMMANDS, ids=lambda entry: entry.name)
 def test_every_syntax_line_survives_the_way_there_and_back(entry: Command) -> None:
-    # "[x ...]" is a shorter way to write "[x [x ...]]".
-    assert " ".join(map(_written, _parsed(entry.syntax))) == entry.syntax.replace(
-        "[argument ...]", "[argument [argument ...]]"
-    )
+    # "[x ...]" and "[x] ..." are shorter ways to write "[x [x ...]]".
+    line = entry.syntax.replace("[argument ...]", "[argument [argument ...]]")
+    line = re.sub(r"\[([^]].*)\] \.\.\.$", r"[\1 [\1 ...]]", line)
+    assert " ".join(map(_written, _parsed(entry.syntax))) == line
 
 
 def test_words_that_repeat_together_are_one_block() -> None:

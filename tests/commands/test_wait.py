@@ -49,7 +49,7 @@ def test_it_ends_when_its_connection_is_killed(server: kvserver.Server) -> None:
     with _connect(server) as other, _connect(server) as sock:
         sock.sendall(b"CLIENT ID\r\n")
         number = sock.recv(100).strip(b":\r\n")
-        sock.sendall(b"WAIT 1 9223372036854775807\r\n")
+        sock.sendall(b"WAIT 1 9223370000000000000\r\n")
         _wait_until(other, blocked=True)
         other.sendall(b"CLIENT KILL ID %b\r\n" % number)
         assert other.recv(100) == b":1\r\n"

@@ -153,6 +153,35 @@ strings = st.one_of(
         "LCS", keys, keys, _options(_flag("LEN", "IDX", "WITHMATCHLEN", "FOO"), _valued("MINMATCHLEN", indexes), most=4)
     ),
 )
+_bit_offsets = st.integers(-2, 70).map(lambda n: b"%d" % n) | st.sampled_from(
+    [b"4294967296", b"-1", b"x", *NOT_INTEGERS]
+)
+_bits = st.sampled_from([b"0", b"1", b"0", b"1", b"2", b"-1", b"", b"01"])
+_bit_range = st.lists(small | integers, max_size=3).map(list) | st.tuples(
+    small | integers, small | integers, st.sampled_from([b"BIT", b"BYTE", b"bit", b"FOO"])
+).map(list)
+_fields = st.tuples(
+    st.sampled_from([b"u1", b"u8", b"i8", b"i5", b"u63", b"i64", b"u7", b"i1", b"u64", b"i65", b"u0", b"x8", b"u08"]),
+    st.integers(0, 40).map(lambda n: b"%d" % n)
+    | st.sampled_from([b"#0", b"#1", b"#7", b"-1", b"#-1", b"x", b"99999999999"]),
+)
+_field_operations = st.one_of(
+    _fields.map(lambda field: [b"GET", *field]),
+    st.tuples(st.sampled_from([b"SET", b"INCRBY"]), _fields, integers).map(lambda it: [it[0], *it[1], it[2]]),
+    st.sampled_from([b"WRAP", b"SAT", b"FAIL", b"sat", b"FOO"]).map(lambda kind: [b"OVERFLOW", kind]),
+    _flag("GET", "SET", "FOO"),
+)
+bitmaps = st.one_of(
+    _command("SETBIT", keys, _bit_offsets, _bits),
+    _command("SETBIT", keys, _bit_offsets, _bits),
+    _command("GETBIT", keys, _bit_offsets),
+    _command("BITCOUNT", keys, _bit_range),
+    _command("BITPOS", keys, _bits, _bit_range),
+    _command("BITOP", st.sampled_from([b"AND", b"or", b"XOR", b"NOT", b"FOO"]), keys, _several_keys),
+    _command("BITFIELD", keys, st.lists(_field_operations, max_size=5).map(_flat)),
+    _command("BITFIELD", keys, st.lists(_field_operations, max_size=5).map(_flat)),
+    _command("BITFIELD_RO", keys, st.lists(_field_operations, max_size=2).map(_flat)),
+)
 key_space = st.one_of(
     _command("DEL", _several_keys),
     _command("UNLINK", _several_keys),
@@ -187,6 +216,16 @@ expiry = st.one_of(
     _command("EXPIRETIME", keys),
     _command("PEXPIRETIME", keys),
     _command("PERSIST", keys),
+)
+messages = st.one_of(
+    _command("PUBLISH", keys, values),
+    _command("SPUBLISH", keys, values),
+    _command("PUBSUB CHANNELS", st.lists(patterns, max_size=2)),
+    _command("PUBSUB SHARDCHANNELS", st.lists(patterns, max_size=2)),
+    _command("PUBSUB NUMSUB", st.lists(keys, max_size=2)),
+    _command("PUBSUB SHARDNUMSUB", st.lists(keys, max_size=2)),
+    _command("PUBSUB NUMPAT"),
+    _command("PUBSUB", st.sampled_from([b"FOO", b"", b"numpat"])),
 )
 _names = st.sampled_from([b"", b"name", b"a b", b"a\n", b"~", b"\x7f", b"\xc3\xa9"])
 _hello_options = _options(
@@ -308,6 +347,14 @@ def _sets_a_short_time(name: bytes, rest: Words) -> bool:
     return any(word in _SHORT for word in (rest[2:] if name == b"SET" else rest[1:2] if name != b"GETEX" else rest))
 
 
-_families = st.one_of(strings, strings, key_space, expiry, connection, administration)
+_families = st.one_of(strings, strings, bitmaps, key_space, expiry, messages, connection, administration)
 commands = (_families | _families | _families.flatmap(_spoiled)).filter(_harmless)
-batches = st.lists(commands, min_size=1, max_size=25).map(render)
+_queued = (strings | bitmaps | (strings | bitmaps).flatmap(_spoiled)).filter(_harmless)
+transactions = st.tuples(
+    st.lists(st.sampled_from([[b"WATCH", b"a", b"b"], [b"UNWATCH"], [b"SET", b"a", b"1"], [b"DISCARD"]]), max_size=2),
+    st.lists(_queued, max_size=4),
+    st.sampled_from([b"EXEC", b"EXEC", b"EXEC", b"DISCARD"]),
+).map(lambda parts: [*parts[0], [b"MULTI"], *parts[1], [parts[2]]])
+batches = st.lists(commands.map(lambda words: [words]) | transactions, min_size=1, max_size=25).map(
+    lambda groups: render([words for group in groups for words in group])
+)

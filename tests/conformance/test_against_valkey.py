@@ -53,7 +53,7 @@ def _members(reply: Reply) -> list[bytes] | Reply:
 def _walked(words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
     """From the start to the end, the same keys; otherwise the two may stop, or go on, at different places."""
     if ours[:1] == b"-" or theirs[:1] == b"-":
-        return ours == theirs
+        return ours == theirs or covers(words) is not None
     (our_cursor, our_keys), (their_cursor, their_keys) = (
         cast("tuple[bytes, list[bytes]]", parse(r)) for r in (ours, theirs)
     )
@@ -89,8 +89,9 @@ def _clock(_words: Sequence[bytes], ours: Reply, theirs: Reply) -> bool:
     return all(re.fullmatch(rb"\*2\r\n\$10\r\n\d+\r\n\$\d\r\n\d+\r\n", reply) for reply in (ours, theirs))
 
 
+# multi= is -1 in Valkey only until a connection's first transaction.
 _OF_ONE_CLIENT = re.compile(
-    rb"\b(id|l?addr|fd|age|idle|qbuf|qbuf-free|argv-mem|rbs|rbp|obl|oll|omem|tot-mem|tot-net-in|tot-net-out|tot-cmds)=\S+"
+    rb"\b(id|l?addr|fd|multi|age|idle|qbuf|qbuf-free|argv-mem|rbs|rbp|obl|oll|omem|tot-mem|tot-net-in|tot-net-out|tot-cmds)=\S+"
 )
 
 

@@ -18,7 +18,6 @@ _DESCRIBED_OTHERWISE = {
     "client|kill",  # "filter value" stands for two dozen filters
     "client|list",
     "debug",  # Valkey describes none of its arguments
-    "hello",  # the same words, grouped otherwise
     "incrby",  # its argument has the name of INCRBYFLOAT's, and goes by the wider type
     "incrbyfloat",
     "lolwut",

@@ -21,7 +21,7 @@ from kvserver.protocol.decoder import Limits
 _PAGE = (Path(__file__).parents[2] / "protocol.md").read_text(encoding="utf-8")
 _WORDS = " ".join(_PAGE.split())
 _SESSIONS = re.findall(r"```session\n(.*?)```", _PAGE, re.DOTALL)
-_ENTRIES = dict(re.findall(r"^### (\S[A-Z0-9 -]+)\n\n(.*?)(?=^##|\Z)", _PAGE, re.DOTALL | re.MULTILINE))
+_ENTRIES = dict(re.findall(r"^### (\S[A-Z0-9_ -]+)\n\n(.*?)(?=^##|\Z)", _PAGE, re.DOTALL | re.MULTILINE))
 
 # A call of each command that succeeds, and whose reply is not one that the entry says comes in special cases only.
 _CALLS = {
@@ -50,6 +50,8 @@ _CALLS = {
     "COMMAND GETKEYS": "COMMAND GETKEYS get k", "COMMAND GETKEYSANDFLAGS": "COMMAND GETKEYSANDFLAGS get k",
     "COMMAND HELP": "COMMAND HELP", "LOLWUT": "LOLWUT", "FUNCTION FLUSH": "FUNCTION FLUSH",
     "FUNCTION HELP": "FUNCTION HELP", "DEBUG": "DEBUG SLEEP 0",
+    "GETBIT": "GETBIT k 1", "SETBIT": "SETBIT k 1 1", "BITCOUNT": "BITCOUNT k", "BITPOS": "BITPOS k 1",
+    "BITOP": "BITOP NOT d k", "BITFIELD": "BITFIELD k GET u8 0", "BITFIELD_RO": "BITFIELD_RO k GET u8 0",
     "MULTI": "MULTI", "EXEC": "EXEC", "DISCARD": "DISCARD", "WATCH": "WATCH k", "UNWATCH": "UNWATCH",
     "SUBSCRIBE": "SUBSCRIBE c", "UNSUBSCRIBE": "UNSUBSCRIBE c", "PSUBSCRIBE": "PSUBSCRIBE c*",
     "PUNSUBSCRIBE": "PUNSUBSCRIBE", "SSUBSCRIBE": "SSUBSCRIBE c", "SUNSUBSCRIBE": "SUNSUBSCRIBE",
