@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvclient.commands.base import command_names
 from kvclient.commands.bitmaps import BitmapCommands
+from kvclient.commands.conditional import ConditionalCommands
 from kvclient.commands.expiry import ExpiryCommands
 from kvclient.commands.keys import KeyCommands
 from kvclient.commands.pubsub import PubSubCommands
@@ -24,7 +25,14 @@ __all__ = ["COMMAND_NAMES", "CONNECTION_COMMANDS", "Commands", "refuse_connectio
 
 
 class Commands(
-    StringCommands, BitmapCommands, KeyCommands, ExpiryCommands, PubSubCommands, ServerCommands, IntrospectionCommands
+    StringCommands,
+    ConditionalCommands,
+    BitmapCommands,
+    KeyCommands,
+    ExpiryCommands,
+    PubSubCommands,
+    ServerCommands,
+    IntrospectionCommands,
 ):
     """Every typed command."""
 

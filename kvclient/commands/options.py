@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from kvclient.commands.base import Args
+    from kvclient.protocol import Value
 
 Ttl: TypeAlias = int | float | dt.timedelta
 When: TypeAlias = int | float | dt.datetime
@@ -46,6 +47,20 @@ def expiry(ttl: Ttl | None, expire_at: When | None, *, other: bytes | None = Non
         whole, number = moment(expire_at)
         return (b"EXAT" if whole else b"PXAT", number)
     return () if other is None else (other,)
+
+
+def comparison(
+    equal: Value | None, not_equal: Value | None, digest: str | bytes | None, not_digest: str | bytes | None
+) -> Args:
+    """The option words for a condition about the present value; at most one may be given."""
+    given = [
+        (name, operand)
+        for name, operand in ((b"IFEQ", equal), (b"IFNE", not_equal), (b"IFDEQ", digest), (b"IFDNE", not_digest))
+        if operand is not None
+    ]
+    if len(given) > 1:
+        raise ValueError("give at most one of if_equal=, if_not_equal=, if_digest= and if_not_digest=")
+    return given[0] if given else ()
 
 
 def words(**switches: bool) -> Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from kvclient.commands import to
 from kvclient.commands.base import Args, CommandSet, command
-from kvclient.commands.options import expiry, words
+from kvclient.commands.options import comparison, expiry, words
 from kvclient.protocol import Key, Value
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ class StringCommands(CommandSet):
         if_absent: bool = False,
         if_present: bool = False,
         if_equal: Value | None = None,
+        if_not_equal: Value | None = None,
+        if_digest: str | bytes | None = None,
+        if_not_digest: str | bytes | None = None,
     ) -> Args:
         """Store a value; return whether it was stored, which only a condition can prevent.
 
@@ -60,14 +63,20 @@ class StringCommands(CommandSet):
             keep_ttl: leave the key's lifetime as it is.
             if_absent: store only if there is no such key.
             if_present: store only if there is such a key.
-            if_equal: store only if the present value equals this one. Redis before 8.4 does not know it.
+            if_equal: store only if the present value equals this one. Redis before 8.4 does not know it, nor these:
+            if_not_equal: store only if the present value is another one, or there is none.
+            if_digest: store only if the present value has this digest, as digest() gives it.
+            if_not_digest: store only if the present value has another digest, or there is none.
         """
-        if ttl is None and expire_at is None and not (keep_ttl or if_absent or if_present) and if_equal is None:
+        if (
+            ttl is expire_at is if_equal is if_not_equal is if_digest is if_not_digest is None
+            and not (keep_ttl or if_absent or if_present)
+        ):  # fmt: skip
             return (b"SET", key, value)
         return (
             b"SET", key, value,
             *words(NX=if_absent, XX=if_present),
-            *(() if if_equal is None else (b"IFEQ", if_equal)),
+            *comparison(if_equal, if_not_equal, if_digest, if_not_digest),
             *expiry(ttl, expire_at, other=b"KEEPTTL" if keep_ttl else None),
         )  # fmt: skip
 
@@ -83,6 +92,9 @@ class StringCommands(CommandSet):
         if_absent: bool = False,
         if_present: bool = False,
         if_equal: Value | None = None,
+        if_not_equal: Value | None = None,
+        if_digest: str | bytes | None = None,
+        if_not_digest: str | bytes | None = None,
     ) -> Args:
         """Store a value and return the one it replaced, or None if there was none.
 
@@ -91,7 +103,7 @@ class StringCommands(CommandSet):
         return (
             b"SET", key, value,
             *words(NX=if_absent, XX=if_present),
-            *(() if if_equal is None else (b"IFEQ", if_equal)),
+            *comparison(if_equal, if_not_equal, if_digest, if_not_digest),
             b"GET",
             *expiry(ttl, expire_at, other=b"KEEPTTL" if keep_ttl else None),
         )  # fmt: skip

@@ -67,6 +67,14 @@ def integers_or_none(reply: Reply) -> list[int | None]:
     return [integer_or_none(item) for item in array(reply)]
 
 
+def pair_of_integers(reply: Reply) -> tuple[int, int]:
+    """An array of two whole numbers."""
+    numbers = [integer(item) for item in array(reply)]
+    if len(numbers) != 2:
+        raise unexpected(reply, "two integers")
+    return numbers[0], numbers[1]
+
+
 def real(reply: Reply) -> float:
     """A number: a double in RESP3, digits in RESP2."""
     if isinstance(reply, float):

@@ -75,8 +75,8 @@ def deadline(text: bytes, unit: TimeUnit, now: int, command: str, *, positive: b
 class ValueOptions:
     """The options of SET and GETEX, as given."""
 
-    condition: bytes | None = None  # b"NX", b"XX" or b"IFEQ"
-    equal_to: bytes = b""
+    condition: bytes | None = None  # b"NX", b"XX", b"IFEQ", b"IFNE", b"IFDEQ" or b"IFDNE"
+    operand: bytes = b""  # what the last four compare with
     get: bool = False
     keep_ttl: bool = False
     persist: bool = False
@@ -89,14 +89,14 @@ class ValueOptions:
 
 
 def value_options(words: Sequence[bytes], *, reading: bool) -> ValueOptions:
-    """Parse ``[NX | XX | IFEQ value] [GET] [EX n | PX n | EXAT n | PXAT n | KEEPTTL]`` in any order.
+    """Parse ``[NX | XX | IFEQ value ...] [GET] [EX n | PX n | EXAT n | PXAT n | KEEPTTL]`` in any order.
 
-    With ``reading`` (GETEX) it is ``[EX n | PX n | EXAT n | PXAT n | PERSIST]``. An option but IFEQ may be repeated,
-    the last one counts; two different ones of a group are a syntax error.
+    With ``reading`` (GETEX) it is ``[EX n | PX n | EXAT n | PXAT n | PERSIST]``. An option but IFEQ and its like may be
+    repeated, the last one counts; two different ones of a group are a syntax error.
     """
     condition: bytes | None = None
     lifetime: bytes | None = None
-    equal_to, time, get = b"", b"", False
+    operand, time, get = b"", b"", False
     rest = iter(words)
     for word in rest:
         option = word.upper()
@@ -108,8 +108,8 @@ def value_options(words: Sequence[bytes], *, reading: bool) -> ValueOptions:
             raise Error(errors.SYNTAX)
         elif option in (b"NX", b"XX") and condition in (None, option):
             condition = option
-        elif option == b"IFEQ" and condition is None:
-            condition, equal_to = option, _following(rest)
+        elif option in (b"IFEQ", b"IFNE", b"IFDEQ", b"IFDNE") and condition is None:
+            condition, operand = option, _following(rest)
         elif option == b"GET":
             get = True
         else:
@@ -117,7 +117,7 @@ def value_options(words: Sequence[bytes], *, reading: bool) -> ValueOptions:
     unit = TIME_OPTIONS.get(lifetime) if lifetime is not None else None
     return ValueOptions(
         condition=condition,
-        equal_to=equal_to,
+        operand=operand,
         get=get,
         keep_ttl=lifetime == b"KEEPTTL",
         persist=lifetime == b"PERSIST",

@@ -9,6 +9,7 @@ from inspect import cleandoc
 from textwrap import wrap
 
 from kvserver import errors
+from kvserver.commands.arguments import as_integer
 from kvserver.commands.containers import add_help
 from kvserver.commands.registry import COMMANDS, Command, Flags, Group, Keys, Runs, command, every, find
 from kvserver.commands.syntax import parse_syntax
@@ -84,8 +85,8 @@ def _entry(entry: Command) -> Reply:
     return [
         entry.name.encode("ascii"),
         entry.arity,
-        Set(_simple(flag_names(entry.flags))),
-        *((keys.first, keys.last, keys.step) if keys else (0, 0, 0)),
+        Set(_simple(flag_names(entry))),
+        *((keys.first, keys.last, keys.step) if keys and not keys.count else (0, 0, 0)),
         Set(_simple(f"@{name}" for name in categories(entry))),
         Set(tip.encode("ascii") for tip in entry.tips),
         Set(_key_specs(keys) if keys else []),
@@ -93,9 +94,10 @@ def _entry(entry: Command) -> Reply:
     ]
 
 
-def flag_names(flags: Flags) -> list[str]:
+def flag_names(entry: Command) -> list[str]:
     """A command's flags as COMMAND INFO spells them."""
-    return [flag.name.lower() for flag in flags if flag.name]
+    movable = ["movablekeys"] if entry.keys and entry.keys.count else []
+    return [flag.name.lower() for flag in entry.flags if flag.name] + movable
 
 
 def categories(entry: Command) -> list[str]:
@@ -117,10 +119,20 @@ def categories(entry: Command) -> list[str]:
 
 
 def _key_specs(keys: Keys) -> list[Reply]:
+    if keys.count:
+        return [_counted_keys_spec(keys)]
     if keys.second is not None:
         second = (keys.last, 0) if keys.last >= 0 else (keys.first + 1, keys.last)
         return [_key_spec(keys.access, keys.first, 0, 1), _key_spec(keys.second, *second, 1)]
     return [_key_spec(keys.access, keys.first, keys.last - keys.first if keys.last >= 0 else keys.last, keys.step)]
+
+
+def _counted_keys_spec(keys: Keys) -> Reply:
+    return {
+        b"flags": Set(_simple(keys.access.split())),
+        b"begin_search": {b"type": b"index", b"spec": {b"index": keys.count}},
+        b"find_keys": {b"type": b"keynum", b"spec": {b"keynumidx": 0, b"firstkey": 1, b"keystep": keys.step}},
+    }
 
 
 def _key_spec(access: str, first: int, last: int, step: int) -> Reply:
@@ -187,7 +199,7 @@ def _docs(entry: Command) -> Reply:
 def command_getkeys(_session: Session, *words: bytes) -> Reply:
     """Returns the keys among the arguments of a command."""
     entry = _whole_command(words)
-    return [words[index] for index in _key_places(entry, len(words))]
+    return [words[index] for index in _key_places(entry, words)]
 
 
 @_command(
@@ -202,7 +214,7 @@ def command_getkeysandflags(_session: Session, *words: bytes) -> Reply:
     entry = _whole_command(words)
     assert entry.keys is not None
     found: list[Reply] = []
-    for number, index in enumerate(_key_places(entry, len(words))):
+    for number, index in enumerate(_key_places(entry, words)):
         access = entry.keys.second if number and entry.keys.second else entry.keys.access
         if "variable_flags" in access:
             access = _access_by_options(entry.name, words)
@@ -237,10 +249,16 @@ def _whole_command(words: tuple[bytes, ...]) -> Command:
     return entry
 
 
-def _key_places(entry: Command, count: int) -> range:
+def _key_places(entry: Command, words: tuple[bytes, ...]) -> range:
     keys = entry.keys
     assert keys is not None
-    return range(keys.first, (keys.last if keys.last >= 0 else count + keys.last) + 1, keys.step)
+    if not keys.count:
+        return range(keys.first, (keys.last if keys.last >= 0 else len(words) + keys.last) + 1, keys.step)
+    count = as_integer(words[keys.count])
+    behind = keys.first + (count or 0) * keys.step
+    if count is None or count < 1 or behind > len(words):
+        raise Error("ERR Invalid arguments specified for command")
+    return range(keys.first, behind, keys.step)
 
 
 # HELP

@@ -17,6 +17,8 @@ _MAX_EXPONENT = 16384
 _MIN_EXPONENT = -16382 - (_PRECISION - 1)  # the smallest denormal's
 _DECIMALS = 17
 _MAX_TEXT = 5 * 1024
+LARGEST = Fraction(2**_PRECISION - 1) * Fraction(2) ** (_MAX_EXPONENT - _PRECISION)
+"""The greatest finite one."""
 
 _NUMBER = re.compile(r"([+-]?)(?:(\d+\.?\d*|\.\d+)(?:e([+-]?\d+))?|(inf|infinity))", re.IGNORECASE | re.ASCII)
 _HEX = re.compile(r"([+-]?)0x(?=\.?[0-9a-f])([0-9a-f]*)(?:\.([0-9a-f]*))?(?:p([+-]?\d+))?", re.IGNORECASE | re.ASCII)
@@ -61,6 +63,11 @@ class LongDouble:
         if not isinstance(rounded, Fraction) or (magnitude and not rounded):
             return None
         return cls(rounded, negative_zero=rounded == 0 and sign == "-")
+
+    @classmethod
+    def rounded(cls, value: Fraction) -> LongDouble:
+        """The nearest long double; infinite if the value is beyond the largest."""
+        return cls(_round(value))
 
     def __add__(self, other: LongDouble) -> LongDouble:
         if isinstance(self.value, Fraction) and isinstance(other.value, Fraction):

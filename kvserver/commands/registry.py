@@ -62,6 +62,7 @@ class Keys:
     """Where a command's keys are: first and last argument (negative from the end) and step; and what it does to them.
 
     ``access`` is in COMMAND INFO's words, for example ``"RO access"``. A second key with other access is ``second``.
+    Where an argument tells how many keys follow, ``count`` is its place and ``last`` means nothing.
     """
 
     first: int
@@ -69,6 +70,7 @@ class Keys:
     step: int
     access: str
     second: str | None = None
+    count: int = 0
 
 
 @dataclass(slots=True)

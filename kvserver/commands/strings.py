@@ -7,6 +7,7 @@ from functools import partial
 from kvserver import errors
 from kvserver.commands import arguments
 from kvserver.commands.arguments import INTEGER_MAX, INTEGER_MIN, as_integer, integer
+from kvserver.commands.conditional import is_met, store
 from kvserver.commands.longdouble import LongDouble
 from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString
@@ -30,7 +31,7 @@ def get(db: Database, key: bytes) -> bytes | None:
 
 @_string(
     "SET",
-    "key value [NX | XX | IFEQ comparison-value] [GET]"
+    "key value [NX | XX | IFEQ value | IFNE value | IFDEQ digest | IFDNE digest] [GET]"
     " [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
     arity=-3,
     flags=_WRITE,
@@ -48,33 +49,10 @@ def set_(db: Database, key: bytes, value: bytes, *words: bytes) -> Reply:
     options = arguments.value_options(words, reading=False)
     deadline = options.deadline(db.keyspace.now, "set")
     old = db.get(key) if options.get else db.seek(key)
-    if not _condition_met(options, old):
+    if not is_met(options.condition, options.operand, old):
         return old if options.get else None
-    _store(db, key, value, deadline, keep_ttl=options.keep_ttl)
+    store(db, key, value, deadline, keep_ttl=options.keep_ttl)
     return old if options.get else OK
-
-
-def _condition_met(options: arguments.ValueOptions, old: bytes | None) -> bool:
-    match options.condition:
-        case b"NX":
-            return old is None
-        case b"XX":
-            return old is not None
-        case b"IFEQ":
-            return old == options.equal_to
-    return True
-
-
-def _store(db: Database, key: bytes, value: bytes, deadline: int | None, *, keep_ttl: bool = False) -> None:
-    if keep_ttl:
-        db.replace(key, value)
-    elif deadline is None:
-        db.put(key, value)
-    elif deadline <= db.keyspace.now:
-        db.remove(key, "expired")
-    else:
-        db.put(key, value)
-        db.expire_at(key, deadline)
 
 
 @_string("SETNX", "key value", arity=3, flags=_WRITE_FAST, keys=Keys(1, 1, 1, "OW insert"))
@@ -89,14 +67,14 @@ def setnx(db: Database, key: bytes, value: bytes) -> int:
 @_string("SETEX", "key seconds value", arity=4, flags=_WRITE, keys=Keys(1, 1, 1, "OW update"), since="2.0.0")
 def setex(db: Database, key: bytes, seconds: bytes, value: bytes) -> SimpleString:
     """Sets the value of a key and its time to live in seconds."""
-    _store(db, key, value, arguments.deadline(seconds, arguments.SECONDS, db.keyspace.now, "setex"))
+    store(db, key, value, arguments.deadline(seconds, arguments.SECONDS, db.keyspace.now, "setex"))
     return OK
 
 
 @_string("PSETEX", "key milliseconds value", arity=4, flags=_WRITE, keys=Keys(1, 1, 1, "OW update"), since="2.6.0")
 def psetex(db: Database, key: bytes, milliseconds: bytes, value: bytes) -> SimpleString:
     """Sets the value of a key and its time to live in milliseconds."""
-    _store(db, key, value, arguments.deadline(milliseconds, arguments.MILLISECONDS, db.keyspace.now, "psetex"))
+    store(db, key, value, arguments.deadline(milliseconds, arguments.MILLISECONDS, db.keyspace.now, "psetex"))
     return OK
 
 

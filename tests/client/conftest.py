@@ -38,6 +38,14 @@ def kv(url: str, request: pytest.FixtureRequest) -> Iterator[kvclient.Client]:
         yield client
 
 
+@pytest.fixture(params=[3, 2], ids=["resp3", "resp2"])
+def own_kv(own_url: str, request: pytest.FixtureRequest) -> Iterator[kvclient.Client]:
+    """A client of an empty kvserver, for what no installable server has yet."""
+    with kvclient.connect(own_url, protocol=request.param) as client:
+        client.flushall()
+        yield client
+
+
 class Peer:
     """The server's end of one connection, for a script."""
 

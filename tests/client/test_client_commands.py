@@ -273,7 +273,7 @@ def test_errors_are_of_their_class(valkey_port: int) -> None:
 
 
 def test_the_names_are_those_of_the_server(valkey_port: int) -> None:
-    ours = {"HELP", "DEBUG|SLEEP", "DEBUG|SET-ACTIVE-EXPIRE"}
+    ours = {"HELP", "DEBUG|SLEEP", "DEBUG|SET-ACTIVE-EXPIRE", "DELEX", "DIGEST", "INCREX"}
     with kvclient.connect(f"redis://127.0.0.1:{valkey_port}") as kv:
         known = {name.decode().upper() for name in kv.command_list()}
     for name in (COMMAND_NAMES | set(CONNECTION_COMMANDS)) - ours:
@@ -310,6 +310,43 @@ def test_integers_within_a_value(kv: Client) -> None:
     assert kv.bitfield("k", BitSet("u8", 0, 255), BitGet("u4", 0), BitIncrement("u8", "#0", 1)) == [0, 15, 0]
     assert kv.bitfield("k", BitIncrement("i8", 0, 1000, "sat"), BitSet("u2", 0, 9, "fail")) == [127, None]
     assert kv.bitfield_ro("k", BitGet("i8", 0)) == [127]
+
+
+def test_conditions_about_the_value(own_kv: Client) -> None:
+    kv = own_kv
+    assert kv.digest("k") is None
+    assert kv.set("k", "a", if_not_equal="a") is True
+    assert kv.set("k", "b", if_not_equal="a") is False
+    digest = kv.digest("k")
+    assert digest is not None
+    assert kv.set("k", "b", if_digest=digest) is True
+    assert kv.set("k", "c", if_digest=digest) is False
+    assert kv.set("k", "c", if_not_digest=digest.decode()) is True
+    assert kv.delex("k", if_equal="x") is False
+    assert kv.delex("k", if_not_equal="x") is True
+    assert kv.delex("k") is False
+    with pytest.raises(ValueError, match="at most one"):
+        kv.delex("k", if_equal="x", if_digest="y")
+
+
+def test_deleting_and_setting_at_once(kv: Client) -> None:
+    kv.set("k", "a")
+    assert (kv.delifeq("k", "b"), kv.delifeq("k", "a")) == (False, True)
+    assert kv.msetex({"k": 1, "j": 2}, ttl=100, if_absent=True) is True
+    assert kv.msetex({"k": 1, "i": 2}, if_absent=True) is False
+    assert kv.msetex({"k": 3}, keep_ttl=True, if_present=True) is True
+    assert 0 < kv.ttl("k") <= 100
+
+
+def test_counting_within_bounds(own_kv: Client) -> None:
+    kv = own_kv
+    assert kv.increx("k") == (1, 1)
+    assert kv.increx("k", 5, at_most=4) == (1, 0)
+    assert kv.increx("k", 5, at_most=4, saturate=True, ttl=100, if_persistent=True) == (4, 3)
+    assert kv.increx("k", -9, at_least=0) == (4, 0)
+    assert 0 < kv.ttl("k") <= 100
+    assert kv.increx("k", -1, persist=True) == (3, -1)
+    assert kv.ttl("k") == -1
 
 
 def test_publishing(kv: Client) -> None:

@@ -153,6 +153,12 @@ strings = st.one_of(
         "LCS", keys, keys, _options(_flag("LEN", "IDX", "WITHMATCHLEN", "FOO"), _valued("MINMATCHLEN", indexes), most=4)
     ),
 )
+_numkeys = st.sampled_from([b"1", b"2", b"2", b"3", b"0", b"-1", b"x", b"2147483648"])
+conditional = st.one_of(
+    _command("DELIFEQ", keys, values),
+    _command("MSETEX", _numkeys, _pairs, _options(*_EXPIRY, _flag("NX", "XX", "KEEPTTL", "GET", "FOO"))),
+    _command("MSETEX 2", keys, values, keys, values, _options(*_EXPIRY, _flag("NX", "XX", "KEEPTTL"), most=2)),
+)
 _bit_offsets = st.integers(-2, 70).map(lambda n: b"%d" % n) | st.sampled_from(
     [b"4294967296", b"-1", b"x", *NOT_INTEGERS]
 )
@@ -336,7 +342,7 @@ def _spares_the_client(rest: Words) -> bool:
     return (first[0] == b"KILL" and first[1:3] == [b"ID", b"999999"]) or first[:2] == [b"REPLY", b"ON"]
 
 
-_TIMED = {b"SETEX", b"PSETEX", b"EXPIRE", b"PEXPIRE", b"SET", b"GETEX"}
+_TIMED = {b"MSETEX", b"SETEX", b"PSETEX", b"EXPIRE", b"PEXPIRE", b"SET", b"GETEX"}
 _SHORT = {b"1", b"2", b"10", b"123456"}
 
 
@@ -344,10 +350,13 @@ def _sets_a_short_time(name: bytes, rest: Words) -> bool:
     """Whether a time to live may pass, or its rounding be seen, during a test; the value of SET is no time."""
     if name not in _TIMED:
         return False
-    return any(word in _SHORT for word in (rest[2:] if name == b"SET" else rest[1:2] if name != b"GETEX" else rest))
+    return any(
+        word in _SHORT
+        for word in (rest[2:] if name == b"SET" else rest[1:2] if name not in (b"GETEX", b"MSETEX") else rest)
+    )
 
 
-_families = st.one_of(strings, strings, bitmaps, key_space, expiry, messages, connection, administration)
+_families = st.one_of(strings, strings, conditional, bitmaps, key_space, expiry, messages, connection, administration)
 commands = (_families | _families | _families.flatmap(_spoiled)).filter(_harmless)
 _queued = (strings | bitmaps | (strings | bitmaps).flatmap(_spoiled)).filter(_harmless)
 transactions = st.tuples(
