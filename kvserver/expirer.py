@@ -14,8 +14,9 @@ from kvserver.store.memory import Database
 
 _BATCH = 64
 """Keys a lock hold: about 20 microseconds."""
-_LONGEST_WAIT = 3600.0
-"""Seconds. Waits are on the monotonic clock and deadlines on the wall clock, so look again after a while."""
+_LONGEST_WAIT = 60.0
+"""Seconds. Waits are on the monotonic clock and deadlines on the wall clock, so look again after a while; and keys
+that lost their deadlines wake nobody, but their entries take memory."""
 
 
 class Expirer:
@@ -33,20 +34,23 @@ class Expirer:
     def stop(self) -> None:
         """End, and wait for the thread; ``state.stopping`` has been set."""
         self._queue.wake.set()
-        self._state.active_expiry.set()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._state.stopping.is_set():
-            self._state.active_expiry.wait()
             self._queue.collect()
-            if self._expire_batch():
+            if self._state.active_expiry.is_set() and self._expire_batch():
                 continue
             self._tidy()
-            wakes_at = self._queue.arm()
-            wait = _LONGEST_WAIT if wakes_at == math.inf else max(0.0, (wakes_at - self._state.clock()) / 1000)
+            wait = self._seconds_until(self._queue.arm())
+            # Asked after the queue was armed: whoever stops the thread, or ends a pause, wakes it from here on.
             if not self._state.stopping.is_set():
-                self._queue.wake.wait(min(wait, _LONGEST_WAIT))
+                self._queue.wake.wait(wait)
+
+    def _seconds_until(self, deadline: float) -> float:
+        if deadline == math.inf or not self._state.active_expiry.is_set():
+            return _LONGEST_WAIT
+        return min(max(0.0, (deadline - self._state.clock()) / 1000), _LONGEST_WAIT)
 
     def _expire_batch(self) -> bool:
         """Remove some keys that are due; whether there may be more."""

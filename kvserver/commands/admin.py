@@ -156,6 +156,7 @@ def debug(session: Session, subcommand: bytes, *words: bytes) -> Reply:
         case b"SET-ACTIVE-EXPIRE", (flag,):
             active = session.state.active_expiry
             active.clear() if flag == b"0" else active.set()
+            session.keyspace.expiry.wake.set()
         case b"HELP", ():
             return [SimpleString(line) for line in _DEBUG_HELP]
         case _:

@@ -271,6 +271,8 @@ class Database:
         assert self.keyspace.held()
         if self.keyspace.listener is not None:
             self.keyspace.listener.flushed(self)
+        if self.deadlines:
+            self.keyspace.expiry.wake.set()  # to drop the entries of keys that are gone
         values, self.values, self.deadlines, self.snapshot = self.values, {}, {}, None
         if self.keyspace.accessed is not None:
             self.keyspace.accessed.clear()

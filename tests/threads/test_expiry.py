@@ -8,12 +8,16 @@ from contextlib import contextmanager
 
 import hypothesis.strategies as st
 import pytest
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import kvclient
+import kvserver
 from kvserver import expirer
 from kvserver.config import Config
 from kvserver.expirer import Expirer
 from kvserver.state import State
+from kvserver.store import expiry
 from kvserver.store.memory import Database
 
 PATIENCE = 60
@@ -28,8 +32,8 @@ class Clock:
         return self.now
 
 
-KEYS = st.sampled_from([b"a", b"b", b"c"])
-NUMBERS = st.integers(0, 2)
+KEYS = st.sampled_from([b"a", b"b"])
+NUMBERS = st.integers(0, 1)
 
 
 class Expiring(RuleBasedStateMachine):
@@ -38,10 +42,15 @@ class Expiring(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.clock = Clock()
-        self.state = State(Config(databases=3), self.clock)
+        self.enough = expiry._WAKE_AFTER
+        expiry._WAKE_AFTER = 4  # stale entries are dropped once there are so many: often
+        self.state = State(Config(databases=2), self.clock)
         self.keyspace = self.state.keyspace
         self.expirer = Expirer(self.state)
-        self.model: list[dict[bytes, int | None]] = [{}, {}, {}]  # what exists, and until when
+        self.model: list[dict[bytes, int | None]] = [{}, {}]  # what exists, and until when
+
+    def teardown(self) -> None:
+        expiry._WAKE_AFTER = self.enough
 
     def live(self, number: int) -> dict[bytes, int | None]:
         model = self.model[number]
@@ -65,6 +74,12 @@ class Expiring(RuleBasedStateMachine):
             deadline = self.clock.now + milliseconds
             self.change(number, lambda db: db.peek(key) is not None and db.expire_at(key, deadline))
             self.model[number][key] = deadline
+
+    @rule(number=NUMBERS, key=KEYS, milliseconds=st.integers(1, 50))
+    def postpone(self, number: int, key: bytes, milliseconds: int) -> None:
+        if deadline := self.live(number).get(key):
+            self.change(number, lambda db: db.peek(key) is not None and db.expire_at(key, deadline + milliseconds))
+            self.model[number][key] = deadline + milliseconds
 
     @rule(number=NUMBERS, key=KEYS)
     def persist(self, number: int, key: bytes) -> None:
@@ -90,7 +105,7 @@ class Expiring(RuleBasedStateMachine):
 
     @rule(milliseconds=st.integers(-20, 60))
     def time_passes_or_steps_back(self, milliseconds: int) -> None:
-        for number in range(3):
+        for number in range(2):
             self.live(number)
         # What has expired but was not looked at comes back with the clock, as it would in Redis; so look at it.
         self.round_of_the_thread()
@@ -124,6 +139,7 @@ class Expiring(RuleBasedStateMachine):
 
 
 test_expiring = Expiring.TestCase
+test_expiring.settings = settings(max_examples=200)
 
 
 @contextmanager
@@ -144,9 +160,6 @@ class Gone:
     def __init__(self, state: State, count: int) -> None:
         self.left = count
         self.event = threading.Event()
-        self.longest = 0  # keys removed while the lock was held once
-        self._state = state
-        self._batch = 0
         state.keyspace.listener = self
 
     def changed(self, database: Database, key: bytes, event: str | None) -> None:
@@ -255,3 +268,216 @@ def test_the_clock_is_set(step: int) -> None:
             clock.now = START + 1000
             state.keyspace.expiry.wake.set()
             assert gone.event.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("flush", ["database", "keyspace"])
+def test_a_flush_takes_the_entries_along(flush: str) -> None:
+    """Nothing else would wake the thread before the deadlines of keys that have long been gone."""
+    state = State(Config(), Clock())
+    once = Expirer(state)
+    with state.keyspace.lock:
+        db = state.keyspace.databases[0]
+        for number in range(5000):
+            db.put(b"%d" % number, b"v")
+            db.expire_at(b"%d" % number, START + 10**9)
+    once._queue.collect()
+    once._queue.arm()
+    assert not once._queue.wake.is_set()
+    with state.keyspace.lock:
+        db.flush() if flush == "database" else state.keyspace.flush()
+    assert once._queue.wake.is_set()
+    once._tidy()
+    assert not once._queue._heap
+
+
+@pytest.mark.parametrize("lose", ["persist", "put", "remove"])
+def test_entries_of_lost_deadlines_are_dropped(lose: str) -> None:
+    """Each new deadline of a key that had none is an entry; those before it are stale."""
+    state = State(Config(), Clock())
+    once = Expirer(state)
+    db = state.keyspace.databases[0]
+    for number in range(20_000):
+        with state.keyspace.lock:
+            db.put(b"k", b"v")
+            db.expire_at(b"k", START + 10**6)
+            if lose != "put":
+                getattr(db, lose)(b"k")
+        if number % 1000 == 999:
+            once._queue.collect()
+            once._tidy()
+            assert len(once._queue._heap) < 5000
+
+
+def test_many_deadlines_wake_the_thread_however_far_they_are() -> None:
+    """So what waits to be sorted is bounded, too, and stale entries are dropped."""
+    state = State(Config(), Clock())
+    once = Expirer(state)
+    db = state.keyspace.databases[0]
+    with state.keyspace.lock:
+        db.put(b"k", b"v")
+        db.expire_at(b"k", START + 1)
+    once._queue.collect()
+    once._queue.arm()
+    for _ in range(5000):
+        if once._queue.wake.is_set():
+            break
+        with state.keyspace.lock:
+            db.put(b"j", b"v")
+            db.expire_at(b"j", START + 10**9)
+    assert once._queue.wake.is_set()
+
+
+def test_a_pause_expires_nothing_and_ends() -> None:
+    clock = Clock()
+    state = State(Config(), clock)
+    gone = Gone(state, 1)
+    state.active_expiry.clear()
+    db = state.keyspace.databases[0]
+    with state.keyspace.lock:
+        db.put(b"k", b"v")
+        db.expire_at(b"k", START + 5)
+    clock.now += 5
+    once = Expirer(state)
+    waited = _tell_of_waits(once)
+    once.start()
+    try:
+        for _ in range(3):
+            assert waited.wait(PATIENCE)  # it has been round, and found the key due
+            waited.clear()
+            assert b"k" in db.values
+            once._queue.wake.set()
+        state.active_expiry.set()
+        once._queue.wake.set()
+        assert gone.event.wait(PATIENCE)
+    finally:
+        _end(once, state)
+
+
+def test_a_client_ends_the_pause(server: kvserver.Server) -> None:
+    gone = Gone(server._state, 1)
+    with kvclient.connect(server.url) as client:
+        client.execute("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+        client.execute("SET", "k", "v", "PX", "1")
+        assert not gone.event.wait(0.1)
+        client.execute("DEBUG", "SET-ACTIVE-EXPIRE", "1")
+        assert gone.event.wait(expirer._LONGEST_WAIT / 2), "it is not left to the next look at the clock"
+
+
+def _end(once: Expirer, state: State) -> None:
+    state.stopping.set()
+    state.active_expiry.set()
+    once.stop()
+
+
+def _tell_of_waits(once: Expirer) -> threading.Event:
+    """An event that is set whenever the thread is about to wait."""
+    waited = threading.Event()
+
+    class Wake(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.set()
+            return super().wait(timeout)
+
+    once._queue.wake = Wake()
+    return waited
+
+
+def test_it_sorts_and_drops_also_during_a_pause() -> None:
+    state = State(Config(), Clock())
+    state.active_expiry.clear()
+    once = Expirer(state)
+    waited = _tell_of_waits(once)
+    once.start()
+    try:
+        db = state.keyspace.databases[0]
+        for _ in range(20):
+            assert waited.wait(PATIENCE)
+            with state.keyspace.lock:
+                for _ in range(1000):
+                    db.put(b"k", b"v")
+                    db.expire_at(b"k", START + 10**6)
+                waited.clear()
+                once._queue.wake.set()
+        assert waited.wait(PATIENCE)
+        assert len(once._queue._heap) + len(once._queue._incoming) < 5000
+    finally:
+        _end(once, state)
+
+
+def test_a_pause_that_begins_while_the_server_stops_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread finds that it need not stop; then it is told to; then a client's DEBUG SET-ACTIVE-EXPIRE 0 arrives."""
+    state = State(Config())
+    once = Expirer(state)
+    asked, joining = threading.Event(), threading.Event()
+    join = once._thread.join
+
+    class Stopping(threading.Event):
+        def is_set(self) -> bool:
+            before = super().is_set()
+            if not before:
+                asked.set()
+                assert joining.wait(PATIENCE)
+                state.active_expiry.clear()
+            return before
+
+    def told_to_stop() -> None:
+        joining.set()
+        join(PATIENCE / 6)
+
+    state.stopping = Stopping()
+    monkeypatch.setattr(once._thread, "join", told_to_stop)
+    once.start()
+    assert asked.wait(PATIENCE)
+    state.stopping.set()
+    once.stop()
+    ended = not once._thread.is_alive()
+    state.active_expiry.set()
+    join()
+    assert ended
+
+
+def test_a_deadline_set_after_the_last_look_is_not_slept_over() -> None:
+    """It comes between sorting and going to sleep, and is still earlier than what the thread sleeps for."""
+    state = State(Config(), Clock())
+    once = Expirer(state)
+    once._queue.collect()
+    with state.keyspace.lock:
+        db = state.keyspace.databases[0]
+        db.put(b"k", b"v")
+        db.expire_at(b"k", START + 5)
+    once._queue.arm()
+    assert once._queue.wake.is_set()
+
+
+def test_a_key_whose_deadline_was_moved_later_is_met_again() -> None:
+    clock = Clock()
+    state = State(Config(), clock)
+    once = Expirer(state)
+    db = state.keyspace.databases[0]
+    with state.keyspace.lock:
+        db.put(b"k", b"v")
+        db.expire_at(b"k", START + 10)
+        db.expire_at(b"k", START + 50)  # the entry it has is early enough
+    for now, left in ((10, [b"k"]), (50, [])):
+        clock.now = START + now
+        once._queue.collect()
+        once._expire_batch()
+        assert list(db.values) == left
+
+
+def test_of_the_entries_of_a_key_the_earliest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "_WAKE_AFTER", -1)
+    clock = Clock()
+    state = State(Config(), clock)
+    once = Expirer(state)
+    db = state.keyspace.databases[0]
+    with state.keyspace.lock:
+        db.put(b"k", b"v")
+        for milliseconds in (50, 10):
+            db.expire_at(b"k", START + milliseconds)
+    once._queue.collect()
+    once._tidy()
+    assert len(once._queue._heap) == 1
+    clock.now += 10
+    once._expire_batch()
+    assert not db.values

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import redis
 from threads.linearizability import Operation, Recorder, Reply, Words, is_linearizable
-from threads.racing import together
+from threads.locks import NoIsolation, NoLock, WatchedLock, after_call
+from threads.racing import PATIENCE, together
 
 import kvclient
 import kvserver
 from kvclient.errors import ServerError
+from kvserver import dispatch
+from kvserver.store.memory import Database
 
 Store = tuple[tuple[str, str], ...]
 """Keys and values, in order of the keys: what a step can be hashed by."""
@@ -116,6 +120,15 @@ def move(pipeline: redis.client.Pipeline) -> Reply:
     return [str(reply).partition(" (")[0] if isinstance(reply, Exception) else reply for reply in replies]
 
 
+def record(recorder: Recorder, words: Words, client: kvclient.Client, transactions: redis.Redis) -> None:
+    if words[0] == "MOVE-ONE":
+        giver, taker = words[1:]
+        pipeline = transactions.pipeline(transaction=True).decr(giver).incr(taker)
+        recorder.record(words, lambda: move(pipeline))
+    else:
+        recorder.record(words, lambda: run(client, words))
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_what_clients_see_has_an_order(server: kvserver.Server, seed: int) -> None:
     recorder = Recorder()
@@ -125,17 +138,57 @@ def test_what_clients_see_has_an_order(server: kvserver.Server, seed: int) -> No
         with redis.Redis(port=server.port) as transactions:
             transactions.ping()
             for _ in range(OPERATIONS):
-                words = random_words(chance)
-                if words[0] == "MOVE-ONE":
-                    giver, taker = words[1:]
-                    pipeline = transactions.pipeline(transaction=True).decr(giver).incr(taker)
-                    recorder.record(words, lambda pipeline=pipeline: move(pipeline))  # type: ignore[misc]
-                else:
-                    recorder.record(words, lambda words=words: run(client, words))  # type: ignore[misc]
+                record(recorder, random_words(chance), client, transactions)
 
     together(server.url, CLIENTS, work)
     assert len(recorder.history) == CLIENTS * OPERATIONS
     assert is_linearizable(recorder.history, step, ())
+
+
+# That a server without its lock is found out
+
+COLLISIONS: dict[str, tuple[str, str, str, type[WatchedLock]]] = {
+    # the first command, where it is stopped, its rival, what is missing
+    "INCR is lost": ("INCR a", "peek", "INCR a", NoLock),
+    "APPEND is lost": ("APPEND a 1", "peek", "APPEND a 2", NoLock),
+    "SET is lost": ("INCR a", "peek", "SET a 7", NoLock),
+    "DEL is lost": ("INCR a", "peek", "DEL a", NoLock),
+    "GETSET gives one value twice": ("GETSET a 1", "get", "GETSET a 2", NoLock),
+    "half of an MSET": ("MSET a 1 b 1", "put", "MGET a b", NoLock),
+    "an MGET before and after": ("MGET a b", "get", "MSET a 1 b 1", NoLock),
+    "a key renamed and deleted": ("RENAME a b", "peek", "DEL a", NoLock),
+    "half of a transaction": ("MOVE-ONE a b", "_run_queued", "MGET a b", NoIsolation),
+}
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["with the lock", "without"])
+@pytest.mark.parametrize("case", COLLISIONS)
+def test_the_lock_is_what_gives_an_order(case: str, broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over sockets: the rival is sent in the middle of the first command, and gets its reply then unless it waits."""
+    first, method, rival, missing = COLLISIONS[case]
+    recorder = Recorder()
+    lock = missing() if broken else WatchedLock()
+    server = kvserver.Server(port=0)
+    server._state.keyspace.lock = lock  # type: ignore[assignment]
+    server._state.keyspace.held = lock.held
+    with server, redis.Redis(port=server.port) as transactions, kvclient.connect(server.url) as one:
+        recorder.record(("MSET", "a", "5", "b", "5"), lambda: run(one, ("MSET", "a", "5", "b", "5")))
+        with kvclient.connect(server.url) as other, ThreadPoolExecutor(1) as pool:
+            other.ping()
+            sent: list[Future[None]] = []
+
+            def meet() -> None:
+                sent.append(pool.submit(record, recorder, tuple(rival.split()), other, transactions))
+                sent[0].add_done_callback(lambda _: lock.contended.set())
+                assert lock.contended.wait(PATIENCE)
+
+            owner = Database if hasattr(Database, method) else dispatch
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, method, after_call(getattr(owner, method), 1, meet))
+                record(recorder, tuple(first.split()), one, transactions)
+                sent[0].result(PATIENCE)
+        recorder.record(("MGET", "a", "b"), lambda: run(one, ("MGET", "a", "b")))
+    assert is_linearizable(recorder.history, step, ()) is not broken
 
 
 # That the search finds what is wrong

@@ -7,18 +7,15 @@ passes the one must fail the other. What may come out is what comes out of the t
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import pytest
+from threads.locks import NoIsolation, NoLock, WatchedLock, after_call
 
 from kvserver import dispatch
-from kvserver.commands.transactions import exec_
 from kvserver.config import Config
 from kvserver.dispatch import execute
 from kvserver.protocol.encoder import encoding
@@ -31,56 +28,6 @@ NOW = 1_000_000_000_000
 Words = list[bytes]
 Outcome = tuple[bytes, bytes, object]
 """The reply to each command, and what the databases hold then."""
-
-
-class WatchedLock:
-    """A lock that tells when somebody has to wait for it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self.contended = threading.Event()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            self.contended.set()
-            self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
-
-    def held(self) -> bool:
-        return bool(self._lock._is_owned())  # type: ignore[attr-defined]
-
-
-class NoLock(WatchedLock):
-    """What is left when the lock is removed."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def held(self) -> bool:
-        return True
-
-
-class NoIsolation(WatchedLock):
-    """What is left when EXEC does not hold the lock: each of its commands still does."""
-
-    def __enter__(self) -> None:
-        if sys._getframe(1).f_code is not exec_.__code__:
-            super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if sys._getframe(1).f_code is not exec_.__code__:
-            super().__exit__(kind, error, trace)
 
 
 @dataclass(frozen=True)
@@ -192,28 +139,11 @@ def collide(collision: Collision, lock: WatchedLock, monkeypatch: pytest.MonkeyP
 
         owner = Database if hasattr(Database, collision.method) else dispatch
         with monkeypatch.context() as patch:
-            patch.setattr(owner, collision.method, _after_call(getattr(owner, collision.method), collision.call, meet))
+            patch.setattr(owner, collision.method, after_call(getattr(owner, collision.method), collision.call, meet))
             first = pool.submit(bench.run, collision.first)
             reply = first.result(PATIENCE)
             assert rivals, "the first command never came to the place"
             return reply, rivals[0].result(PATIENCE), bench.contents()
-
-
-def _after_call(original: Callable[..., Any], call: int, meet: Callable[[], None]) -> Callable[..., Any]:
-    """The function, which calls ``meet`` after its n-th call, in the first thread that comes there only."""
-    calls: list[int] = []
-    mine: list[int] = []
-
-    def stopped(*args: Any) -> Any:
-        result = original(*args)
-        mine[:] = mine or [threading.get_ident()]
-        if mine == [threading.get_ident()]:
-            calls.append(1)
-            if len(calls) == call:
-                meet()
-        return result
-
-    return stopped
 
 
 @pytest.mark.parametrize("collision", COLLISIONS + TRANSACTIONS, ids=lambda collision: collision.name)
