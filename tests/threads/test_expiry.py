@@ -353,12 +353,18 @@ def test_a_pause_expires_nothing_and_ends() -> None:
         _end(once, state)
 
 
-def test_a_client_ends_the_pause(server: kvserver.Server) -> None:
+def test_a_client_ends_the_pause() -> None:
+    clock = Clock()
+    server = kvserver.Server(port=0, clock=clock, debug_command="yes")
     gone = Gone(server._state, 1)
-    with kvclient.connect(server.url) as client:
+    waited = _tell_of_waits(server._expirer)
+    with server, kvclient.connect(server.url) as client:
         client.execute("DEBUG", "SET-ACTIVE-EXPIRE", "0")
         client.execute("SET", "k", "v", "PX", "1")
-        assert not gone.event.wait(0.1)
+        clock.now += 1
+        waited.clear()
+        server._state.keyspace.expiry.wake.set()
+        assert waited.wait(PATIENCE)  # it found the key due, and the pause on
         client.execute("DEBUG", "SET-ACTIVE-EXPIRE", "1")
         assert gone.event.wait(expirer._LONGEST_WAIT / 2), "it is not left to the next look at the clock"
 
