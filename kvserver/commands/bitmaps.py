@@ -144,6 +144,8 @@ def _first_bit(value: bytes, wanted: int, first: int, behind: int) -> int:
     head, size = _part(value, first, min(behind, (first | 7) + 1))  # up to the end of its byte
     if size and head != (0 if wanted else (1 << size) - 1):
         return first + _leading(head, size, wanted)
+    if first + size >= behind:
+        return -1
     start = first + size >> 3
     rest = value[start : behind + 7 >> 3]
     place = (start + len(rest) - len(rest.lstrip(other))) * 8
