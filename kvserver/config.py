@@ -228,6 +228,51 @@ class Config:
         redis="notify-keyspace-events",
         live=True,
     )
+    slowlog_log_slower_than: int = _option(
+        10_000,
+        _bounded("MICROSECONDS", -1, 2**63 - 1),
+        "Keep commands that took longer for SLOWLOG; 0 keeps all, -1 none.",
+        redis="slowlog-log-slower-than",
+        live=True,
+    )
+    slowlog_max_len: int = _option(
+        128, _count(0, 1_000_000), "How many commands SLOWLOG keeps.", redis="slowlog-max-len", live=True
+    )
+    commandlog_request_larger_than: int = _option(
+        1024**2,
+        _bounded("BYTES", -1, 2**63 - 1),
+        "Keep commands whose words together are larger for COMMANDLOG; -1 none.",
+        redis="commandlog-request-larger-than",
+        live=True,
+    )
+    commandlog_reply_larger_than: int = _option(
+        1024**2,
+        _bounded("BYTES", -1, 2**63 - 1),
+        "Keep commands whose replies are larger for COMMANDLOG; -1 none.",
+        redis="commandlog-reply-larger-than",
+        live=True,
+    )
+    commandlog_large_request_max_len: int = _option(
+        128,
+        _count(0, 1_000_000),
+        "How many commands COMMANDLOG keeps as large requests.",
+        redis="commandlog-large-request-max-len",
+        live=True,
+    )
+    commandlog_large_reply_max_len: int = _option(
+        128,
+        _count(0, 1_000_000),
+        "How many commands COMMANDLOG keeps as large replies.",
+        redis="commandlog-large-reply-max-len",
+        live=True,
+    )
+    latency_monitor_threshold: int = _option(
+        0,
+        _bounded("MILLISECONDS", 0, 2**31 - 1),
+        "Record for LATENCY when a command takes so long or longer; 0 does not.",
+        redis="latency-monitor-threshold",
+        live=True,
+    )
     debug_command: str = _option(
         "no",
         _choice("no", "local", "yes"),

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-from kvserver.dispatch import execute
+from kvserver.dispatch import execute, log_large_reply
 from kvserver.observe.log import get_logger
 from kvserver.protocol.decoder import CommandTooLongError, Decoder, Limits, ProtocolError
 from kvserver.protocol.encoder import encode_error
@@ -104,7 +104,8 @@ class Connection:
             size = min(_RECV_MAX, size * 2) if len(received) == size else _RECV_MIN
             session.reads += 1
             session.received += len(received)
-            session.active = time.monotonic()
+            session.since = time.monotonic_ns()
+            session.large_input = decoder.pending or len(received) > session.state.large_request
             decoder.limits = session.state.limits
             try:
                 self._answer(decoder.feed(received))
@@ -139,6 +140,7 @@ class Connection:
         session = self._session
         replies: list[bytes] = []
         count = waiting = 0
+        large = session.state.large_reply
         try:
             for count, words in enumerate(commands, 1):  # noqa: B007 - counted here, added up once
                 if session.pushes is not None:  # what came before this command goes before its reply
@@ -150,9 +152,13 @@ class Connection:
                     continue
                 encoded = session.encoding[reply.__class__](reply)
                 replies.append(encoded)
-                waiting += len(encoded)
+                size = len(encoded)
+                waiting += size
+                if size > large:
+                    log_large_reply(session, words, size)
                 if waiting >= _SEND_AT:
                     self._send(replies)
+                    session.since = time.monotonic_ns()  # what the client was slow to take is not the next one's time
                     waiting = 0
                     if self._stopping:
                         break

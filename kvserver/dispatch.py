@@ -10,12 +10,14 @@ from __future__ import annotations
 import sys
 import traceback
 from functools import partial
+from time import monotonic_ns
 from typing import cast
 
 from kvserver import errors
 from kvserver.commands import COMMANDS
 from kvserver.commands.registry import DIRECT, Command, Flags, find
 from kvserver.observe.log import get_logger
+from kvserver.observe.usage import new_tally
 from kvserver.protocol.replies import Deferred, Error, Reply, SimpleString
 from kvserver.session import Session
 
@@ -43,10 +45,41 @@ def execute(session: Session, words: list[bytes]) -> Reply:
     session.last_command = command
     if not command.minimum <= len(words) <= command.maximum:
         return _wrong_arity(session, command)
-    if session.special:
+    if session.special or session.state.special:
         return _execute_in_mode(session, command, words)
     reply = _run(session, command, words)
-    return _finish(session, command, reply) if callable(reply) else reply
+    if callable(reply):
+        reply = _finish(session, command, reply)
+    _account(session, command, words)
+    return reply
+
+
+def _account(session: Session, command: Command, words: list[bytes]) -> None:
+    """Note how long the command took, and log it if that was long, or if it was large."""
+    now = monotonic_ns()
+    elapsed = now - session.since
+    session.since = now
+    try:
+        tally = session.usage[command]
+    except KeyError:
+        tally = session.usage[command] = new_tally()
+    tally[0] += elapsed
+    tally[(elapsed // 1000).bit_length() + 1] += 1
+    if elapsed >= session.state.slow_ns or session.large_input:
+        _log_extraordinary(session, command, words, elapsed)
+
+
+def _log_extraordinary(session: Session, command: Command, words: list[bytes], nanoseconds: int) -> None:
+    state, config = session.state, session.state.config
+    seconds, microseconds = state.clock() // 1000, nanoseconds // 1000
+    if 0 <= config.slowlog_log_slower_than <= microseconds and Flags.SKIP_COMMANDLOG not in command.flags:
+        state.slow_commands.add(config.slowlog_max_len, seconds, microseconds, words, session.address, session.name)
+    if 0 < config.latency_monitor_threshold <= microseconds // 1000:
+        state.latency.add("fast-command" if Flags.FAST in command.flags else "command", seconds, microseconds // 1000)
+    if session.large_input and (size := _framed_size(words)) > state.large_request:
+        state.large_requests.add(
+            config.commandlog_large_request_max_len, seconds, size, words, session.address, session.name
+        )
 
 
 def _wrong_arity(session: Session, command: Command) -> Error:
@@ -54,6 +87,7 @@ def _wrong_arity(session: Session, command: Command) -> Error:
     if command.name == "exec":  # it was meant to end the transaction, so it does
         session.release_transaction()
         error = errors.exec_aborted_by(error)
+    session.state.usage.reject(command)
     return _rejected(session, error)
 
 
@@ -91,24 +125,67 @@ def _finish(session: Session, command: Command, rest: Deferred) -> Reply:
         return _failed(session, command, error)
 
 
+def _framed_size(words: list[bytes]) -> int:
+    """How many bytes a command is as an array of bulk strings."""
+    return sum(len(word) + len(str(len(word))) + 5 for word in words) + len(str(len(words))) + 3
+
+
+def log_large_reply(session: Session, words: list[bytes], size: int) -> None:
+    """Keep a command for COMMANDLOG whose reply has ``size`` bytes."""
+    state = session.state
+    state.large_replies.add(
+        state.config.commandlog_large_reply_max_len, state.clock() // 1000, size, words, session.address, session.name
+    )
+
+
 def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> Reply:
-    """Mind what the session is in: a transaction, which queues, or a subscription, which allows little in RESP2."""
+    """Mind what is in force: a subscription, which allows little in RESP2; a pause; a transaction, which queues."""
+    state = session.state
     if session.subscribed and session.protocol == 2 and command.name not in _WHILE_SUBSCRIBED:
         return _rejected(session, errors.only_subscriptions(command.name))
+    if session.monitoring and command.on_database:
+        return _rejected(session, Error(errors.MONITORING))
+    if state.special:
+        state.pause.wait(writes=_may_write(command))
+        state.mind()
     transaction = session.transaction
     if transaction is not None and command.name not in _AT_ONCE:
         if Flags.NO_MULTI in command.flags:
             return _rejected(session, errors.not_in_transaction(command.name))
         transaction.queued.append(partial(_run_queued, session, command, words))
         return _QUEUED
-    reply = _run(session, command, words)
-    return _finish(session, command, reply) if callable(reply) else reply
+    reply = _run_and_tell(session, command, words)
+    if callable(reply):
+        reply = _finish(session, command, reply)
+    _account(session, command, words)
+    return reply
+
+
+def _may_write(command: Command) -> bool:
+    """Whether CLIENT PAUSE WRITE holds a command up: one that writes, publishes, or belongs to a transaction."""
+    return bool(command.flags & Flags.WRITE) or command.name in ("publish", "spublish", "exec")
+
+
+def _run_and_tell(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:
+    """Run a command, and show it to those who MONITOR: in the order of the effects, so with the lock held."""
+    monitors = session.state.monitors
+    if not monitors.sessions or Flags.ADMIN in command.flags:
+        return _run(session, command, words)
+    if not command.on_database:
+        reply = _run(session, command, words)
+        monitors.tell(session, words)
+        return reply
+    with session.keyspace.lock:
+        reply = _run(session, command, words)
+        monitors.tell(session, words)
+        return reply
 
 
 def _run_queued(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:
     """Run a command of a transaction; the lock is held. What it leaves to do is wrapped, as EXEC does it later."""
     session.last_command = command
-    reply = _run(session, command, words)
+    reply = _run_and_tell(session, command, words)
+    _account(session, command, words)
     return partial(_finish, session, command, reply) if callable(reply) else reply
 
 
@@ -142,6 +219,7 @@ def _failed(session: Session, command: Command, error: Exception) -> Error:
             _report(command, error)
         error = Error(errors.OUT_OF_MEMORY if isinstance(error, MemoryError) else errors.INTERNAL)
     session.state.stats.count_error(error.code)
+    session.state.usage.fail(command)
     return error
 
 

@@ -48,6 +48,12 @@ WATCH_IN_MULTI = "ERR WATCH inside MULTI is not allowed"
 EXEC_WITHOUT_MULTI = "ERR EXEC without MULTI"
 DISCARD_WITHOUT_MULTI = "ERR DISCARD without MULTI"
 EXEC_ABORTED = "EXECABORT Transaction discarded because of previous errors."
+MONITORING = "ERR Replica can't interact with the keyspace"
+NO_SCRIPT = "NOSCRIPT No matching script."
+NO_LUA = (
+    "ERR this server runs no Lua: it knows the scripts of some libraries, as protocol.md lists them, and this is none "
+    "of those"
+)
 BAD_NUMKEYS = "ERR invalid numkeys value or out of range"
 NO_DIGEST = "ERR digests need the Python package xxhash on the server: pip install 'kvserver[digest]'"
 NOT_A_DIGEST = "ERR a digest has exactly 16 hexadecimal digits"

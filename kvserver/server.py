@@ -137,6 +137,7 @@ class Server:
 
     def _stop_accepting(self, accepting: threading.Thread) -> None:
         self._state.stopping.set()
+        self._state.pause.stop()
         self._wake.send(b"\0")
         accepting.join()
         self._wake.close()

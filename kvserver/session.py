@@ -16,6 +16,7 @@ from kvserver.protocol.encoder import Encoding, encoding
 
 if TYPE_CHECKING:
     from kvserver.commands.registry import Command
+    from kvserver.observe.usage import Tally
     from kvserver.protocol.replies import Deferred, Reply
     from kvserver.pushes import PushQueue
     from kvserver.state import State
@@ -88,13 +89,17 @@ class Session:
     watched: dict[tuple[int, bytes], bool] = field(default_factory=dict)
     """What WATCH watches, and whether it existed then. Under the keyspace lock, as is ``dirty``."""
     dirty: bool = False  # something that is watched has changed
+    monitoring: bool = False
     pushes: PushQueue | None = None  # from the first subscription on
     subscriptions: tuple[dict[bytes, None], dict[bytes, None], dict[bytes, None]] = field(
         default_factory=lambda: ({}, {}, {})
     )
     """Channels, patterns and shard channels. Under the lock of the server's PubSub."""
     created: float = field(default_factory=time.monotonic)
-    active: float = field(default_factory=time.monotonic)
+    since: int = field(default_factory=time.monotonic_ns)
+    """When the last command ended, or bytes came: monotonic nanoseconds, from which the next one's duration counts."""
+    usage: dict[Command, Tally] = field(default_factory=dict)  # what this connection's commands have cost
+    large_input: bool = False  # the bytes just read may hold a command for the log of large requests
     commands: int = 0  # commands run
     reads: int = 0  # recv calls that brought something
     writes: int = 0  # send calls
@@ -115,7 +120,12 @@ class Session:
 
     def mind(self) -> None:
         """Note whether dispatch has to look closer at this session's commands; one flag, so that others pay for one."""
-        self.special = self.transaction is not None or self.subscribed
+        self.special = self.transaction is not None or self.subscribed or self.monitoring
+
+    @property
+    def active(self) -> float:
+        """When it was last used: monotonic seconds."""
+        return self.since / 1e9
 
     @property
     def database(self) -> Database:
@@ -134,7 +144,9 @@ class Session:
     def wait(self, seconds: float | None) -> None:
         """Do nothing for a time (without one: for good), but not longer than the connection and the server last."""
         self.blocked = True
+        before = time.monotonic_ns()
         self.pause(None if seconds is None else min(seconds, _LONGEST_WAIT))
+        self.since += time.monotonic_ns() - before  # waiting by design is not what a command costs
         self.blocked = False
 
     def release_transaction(self) -> None:
@@ -150,6 +162,10 @@ class Session:
         self.release_transaction()
         if self.subscribed:
             self.state.pubsub.leave(self)
+        if self.monitoring:
+            self.monitoring = False
+            self.state.monitors.remove(self)
+            self.state.mind()
         self.mind()
 
     def reset(self) -> None:

@@ -7,23 +7,33 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kvserver import errors
 from kvserver.changes import Changes
 from kvserver.clients import Clients
 from kvserver.config import Config
+from kvserver.monitors import Monitors
+from kvserver.observe.commandlog import CommandLog
 from kvserver.observe.info import memory_resident
+from kvserver.observe.latency import Latency
 from kvserver.observe.log import get_logger
+from kvserver.observe.usage import Tally, Usage
+from kvserver.pause import Pause
 from kvserver.protocol.decoder import Limits
 from kvserver.protocol.replies import Error
 from kvserver.pubsub import PubSub
 from kvserver.pushes import PushQueue
 from kvserver.session import Session
 from kvserver.store.memory import Keyspace
+
+if TYPE_CHECKING:
+    from kvserver.commands.known_scripts import Function
 
 COUNTED = ("commands", "reads", "writes", "received", "sent")
 """What each session counts for itself."""
@@ -32,6 +42,10 @@ COUNTED = ("commands", "reads", "writes", "received", "sent")
 def wall_clock() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def _or_never(amount: int, factor: int) -> int:
+    return amount * factor if amount >= 0 else sys.maxsize
 
 
 class State:
@@ -48,7 +62,16 @@ class State:
         self.clients = Clients()
         self.pubsub = PubSub()
         self.changes = Changes(self.keyspace, self.pubsub)
+        self.monitors = Monitors()
+        self.pause = Pause()
+        self.special = False  # something is in force that dispatch has to mind for every session; see ``mind``
         self.stats = Stats()
+        self.usage = Usage()
+        self.slow_commands = CommandLog()
+        self.large_requests = CommandLog()
+        self.large_replies = CommandLog()
+        self.latency = Latency()
+        self.scripts: dict[bytes, Function] = {}  # what SCRIPT LOAD and EVAL have brought, by SHA1
         self.apply(config)
         self.stopping = threading.Event()  # set once the server stops; a waiting handler gives up then
         self.active_expiry = threading.Event()  # cleared by DEBUG SET-ACTIVE-EXPIRE 0
@@ -68,8 +91,23 @@ class State:
         """
         self.config = config
         self.changes.notify(config.notify_keyspace_events)
+        # What every command is compared with; off is what none ever reaches.
+        self.slow_ns = min(
+            _or_never(config.slowlog_log_slower_than, 1000),
+            _or_never(config.latency_monitor_threshold or -1, 1_000_000),
+        )
+        self.large_request = _or_never(config.commandlog_request_larger_than, 1)
+        self.large_reply = _or_never(config.commandlog_reply_larger_than, 1)
         self.limits = Limits(bulk=config.max_bulk_length, command=config.max_command_length)
         self.keyspace.max_value = config.max_bulk_length
+
+    def mind(self) -> None:
+        """Note whether dispatch has to look closer at every command."""
+        self.special = bool(self.monitors.sessions) or self.pause.active
+
+    def command_usage(self) -> dict[str, Tally]:
+        """What each command has cost, by name."""
+        return self.usage.total(session.usage for session in self.clients.sessions())
 
     def counted(self) -> Counter[str]:
         """The sum of what live and ended connections counted, since the last reset."""
@@ -84,6 +122,7 @@ class State:
         """CONFIG RESETSTAT."""
         with self.keyspace.lock:
             self.keyspace.hits = self.keyspace.misses = self.keyspace.expired = 0
+        self.usage.reset(session.usage for session in self.clients.sessions())
         counted = self.counted()
         with self.stats.lock:
             self.stats.resets += counted
@@ -97,6 +136,7 @@ class State:
         if session.pushes is not None:
             session.pushes.close()
         self.stats.retire(session)
+        self.usage.retire(session.usage)
 
     def _drop_slow(self, session: Session) -> None:
         """End a connection that takes its messages too slowly."""

@@ -13,7 +13,9 @@ from kvclient.commands.bitmaps import BitmapCommands
 from kvclient.commands.conditional import ConditionalCommands
 from kvclient.commands.expiry import ExpiryCommands
 from kvclient.commands.keys import KeyCommands
+from kvclient.commands.observing import ObservingCommands
 from kvclient.commands.pubsub import PubSubCommands
+from kvclient.commands.scripting import ScriptingCommands
 from kvclient.commands.server import CONNECTION_COMMANDS, REFUSED, IntrospectionCommands, ServerCommands
 from kvclient.commands.strings import StringCommands
 from kvclient.errors import CommandRefusedError
@@ -31,6 +33,8 @@ class Commands(
     KeyCommands,
     ExpiryCommands,
     PubSubCommands,
+    ScriptingCommands,
+    ObservingCommands,
     ServerCommands,
     IntrospectionCommands,
 ):

@@ -36,7 +36,7 @@ CONNECTION_COMMANDS: Final[dict[str, str]] = {
     "CLIENT|NO-EVICT": _SETTING,
     "CLIENT|NO-TOUCH": _SETTING,
     **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), _TRANSACT),
-    **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), _LISTEN),
+    **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR"), _LISTEN),
     **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), _LISTEN),
 }
 """Commands that exist, and are handled, but never by a method: the reason says what does it instead."""
@@ -47,7 +47,7 @@ REFUSED: Final[dict[str, str]] = CONNECTION_COMMANDS | {
     "CLIENT|CAPA": _SETTING,
     "CLIENT|IMPORT-SOURCE": _SETTING,
     **dict.fromkeys(("ASKING", "READONLY", "READWRITE"), _SETTING),
-    **dict.fromkeys(("MONITOR", "SYNC", "PSYNC"), _LISTEN),
+    **dict.fromkeys(("SYNC", "PSYNC"), _LISTEN),
     **dict.fromkeys(("BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP"), _BLOCK),
     **dict.fromkeys(("BZPOPMIN", "BZPOPMAX", "BZMPOP"), _BLOCK),
 }
@@ -247,6 +247,22 @@ class ServerCommands(CommandSet):
         )  # fmt: skip
         given = (part for name, value in filters if value is not None for part in (name, value))
         return (b"CLIENT", b"KILL", *given)
+
+    @command("CLIENT|PAUSE", to.done)
+    def client_pause(self, seconds: float, *, only_writes: bool = False) -> Args:
+        """Hold up the commands of all clients for a time in seconds, or only those that write.
+
+        Server command: CLIENT PAUSE.
+        """
+        return (b"CLIENT", b"PAUSE", round(seconds * 1000), b"WRITE" if only_writes else b"ALL")
+
+    @command("CLIENT|UNPAUSE", to.done)
+    def client_unpause(self) -> Args:
+        """End what client_pause() began.
+
+        Server command: CLIENT UNPAUSE.
+        """
+        return (b"CLIENT", b"UNPAUSE")
 
     @command("CLIENT|HELP", to.text, safe=True)
     def client_help(self) -> Args:

@@ -93,6 +93,33 @@ def flag(reply: Reply) -> bool:
     return number == 1
 
 
+def flags(reply: Reply) -> list[bool]:
+    """An array of 1 and 0."""
+    return [flag(item) for item in array(reply)]
+
+
+class LogEntry(NamedTuple):
+    """A command that took long or was large."""
+
+    number: int
+    time: int  # Unix seconds
+    amount: int  # microseconds, or bytes
+    words: list[bytes]  # shortened where they are long
+    address: str
+    name: str
+
+
+def log_entries(reply: Reply) -> list[LogEntry]:
+    """An array of entries of SLOWLOG or COMMANDLOG."""
+    entries = []
+    for item in array(reply):
+        number, time, amount, command, address, name = array(item)
+        entries.append(
+            LogEntry(integer(number), integer(time), integer(amount), blobs(command), text(address), text(name))
+        )
+    return entries
+
+
 def done(reply: Reply) -> None:
     """Nothing, of a command that answers OK or an error."""
     if reply != b"OK":

@@ -16,7 +16,10 @@ from kvserver.commands import (
     introspection,
     keys,
     lcs,
+    memory,
+    observing,
     pubsub,
+    scripting,
     strings,
     transactions,
 )
@@ -36,7 +39,10 @@ __all__ = [
     "introspection",
     "keys",
     "lcs",
+    "memory",
+    "observing",
     "pubsub",
+    "scripting",
     "strings",
     "transactions",
 ]

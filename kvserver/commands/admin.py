@@ -10,7 +10,7 @@ from kvserver.commands.arguments import INTEGER_MAX, integer
 from kvserver.commands.containers import add_help
 from kvserver.commands.lolwut import drawing
 from kvserver.commands.registry import Flags, Group, Runs, command
-from kvserver.observe.info import INFO_SECTIONS, report
+from kvserver.observe.info import INFO_SECTIONS, NOT_BY_DEFAULT, report
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString, Verbatim
 from kvserver.session import Session
 from kvserver.version import __version__
@@ -32,8 +32,10 @@ _UNFORESEEABLE = ("nondeterministic_output",)
 def info(session: Session, *sections: bytes) -> Verbatim:
     """Returns facts and counters, in the field names that monitoring tools read."""
     wanted = {section.decode("latin-1").lower() for section in sections}
-    if not wanted or wanted & {"default", "all", "everything"}:
-        wanted |= set(INFO_SECTIONS)
+    if wanted & {"all", "everything"}:
+        wanted = set(INFO_SECTIONS)
+    elif not wanted or "default" in wanted:
+        wanted |= set(INFO_SECTIONS) - NOT_BY_DEFAULT
     return Verbatim(report(session.state, wanted))
 
 

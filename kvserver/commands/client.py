@@ -147,6 +147,7 @@ def flags_of(session: Session) -> str:
     letters = [
         letter
         for letter, holds in (
+            ("O", session.monitoring),
             ("P", session.subscribed),
             ("x", transaction is not None),
             ("b", session.blocked),
@@ -365,4 +366,34 @@ def client_no_evict(session: Session, mode: bytes) -> SimpleString:
 def client_no_touch(session: Session, mode: bytes) -> SimpleString:
     """Makes this connection's commands not count as accesses to keys."""
     session.no_touch = _on_or_off(mode)
+    return OK
+
+
+@_subcommand(
+    "CLIENT|PAUSE",
+    "timeout [WRITE | ALL]",
+    arity=-3,
+    flags=_ADMIN,
+    since="3.0.0",
+)
+def client_pause(session: Session, timeout: bytes, *words: bytes) -> SimpleString:
+    """Holds up commands for a time in milliseconds: all of them, or those that write."""
+    if len(words) > 1:
+        raise errors.SubcommandUsageError
+    mode = words[0].upper() if words else b"ALL"
+    if mode not in (b"ALL", b"WRITE"):
+        raise Error("ERR CLIENT PAUSE mode must be WRITE or ALL")
+    milliseconds = integer(timeout, "ERR timeout is not an integer or out of range")
+    if milliseconds < 0:
+        raise Error(errors.NEGATIVE_TIMEOUT)
+    session.state.pause.begin(milliseconds / 1000, only_writes=mode == b"WRITE")
+    session.state.mind()
+    return OK
+
+
+@_subcommand("CLIENT|UNPAUSE", "", arity=2, flags=_ADMIN, since="6.2.0", complexity="O(N), N connections that wait")
+def client_unpause(session: Session) -> SimpleString:
+    """Ends what CLIENT PAUSE began."""
+    session.state.pause.end()
+    session.state.mind()
     return OK

@@ -32,6 +32,8 @@ FIXED = {
     "lazyfree-lazy-expire": "yes",
     "lazyfree-lazy-user-del": "yes",
     "lazyfree-lazy-user-flush": "yes",
+    "latency-tracking": "yes",
+    "latency-tracking-info-percentiles": "50 99 99.9",
     "maxmemory": "0",
     "maxmemory-policy": "noeviction",
     "requirepass": "",
@@ -40,6 +42,10 @@ FIXED = {
 }
 _NEVER_SET = {"cluster-enabled"}  # not even to the value it has
 _OPTIONS = {option.config_name: option for option in OPTIONS}
+_OPTIONS |= {
+    "commandlog-execution-slower-than": _OPTIONS["slowlog-log-slower-than"],
+    "commandlog-slow-execution-max-len": _OPTIONS["slowlog-max-len"],
+}
 
 
 @command("CONFIG", "subcommand [argument ...]", group=Group.SERVER, runs=Runs.ON_SESSION, arity=-2, since="2.0.0")

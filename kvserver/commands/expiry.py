@@ -80,7 +80,8 @@ def _deadline(db: Database, key: bytes) -> int | None:
     return -1 if deadline is None else deadline
 
 
-def _time_to_live(db: Database, key: bytes) -> int:
+def time_to_live(db: Database, key: bytes) -> int:
+    """Milliseconds, -1 for a key without a deadline, -2 for no such key."""
     deadline = _deadline(db, key)
     if deadline is None:
         return -2
@@ -94,13 +95,13 @@ def _seconds(milliseconds: int) -> int:
 @_getter("TTL", tips=_NONDETERMINISTIC)
 def ttl(db: Database, key: bytes) -> int:
     """Returns the time to live of a key in seconds, -1 if it has none, -2 if there is no such key."""
-    return _seconds(_time_to_live(db, key))
+    return _seconds(time_to_live(db, key))
 
 
 @_getter("PTTL", since="2.6.0", tips=_NONDETERMINISTIC)
 def pttl(db: Database, key: bytes) -> int:
     """Returns the time to live of a key in milliseconds, -1 if it has none, -2 if there is no such key."""
-    return _time_to_live(db, key)
+    return time_to_live(db, key)
 
 
 @_getter("EXPIRETIME", since="7.0.0")

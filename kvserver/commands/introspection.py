@@ -257,6 +257,8 @@ def _key_places(entry: Command, words: tuple[bytes, ...]) -> range:
     count = as_integer(words[keys.count])
     behind = keys.first + (count or 0) * keys.step
     if count is None or count < 1 or behind > len(words):
+        if Flags.NO_MANDATORY_KEYS in entry.flags:
+            return range(0)
         raise Error("ERR Invalid arguments specified for command")
     return range(keys.first, behind, keys.step)
 

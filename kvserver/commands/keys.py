@@ -21,7 +21,8 @@ _PER_KEY = "O(N), N keys"
 _TYPES = (b"string", b"list", b"set", b"zset", b"hash", b"stream")
 
 
-def _delete(db: Database, keys: tuple[bytes, ...]) -> int:
+def delete(db: Database, keys: tuple[bytes, ...]) -> int:
+    """Delete keys; how many there were."""
     return sum(map(db.remove, keys))
 
 
@@ -36,7 +37,7 @@ def _delete(db: Database, keys: tuple[bytes, ...]) -> int:
 )
 def del_(db: Database, *keys: bytes) -> int:
     """Deletes keys; returns how many there were."""
-    return _delete(db, keys)
+    return delete(db, keys)
 
 
 @_generic(
@@ -51,7 +52,7 @@ def del_(db: Database, *keys: bytes) -> int:
 )
 def unlink(db: Database, *keys: bytes) -> int:
     """Deletes keys; returns how many there were. The same as DEL here."""
-    return _delete(db, keys)
+    return delete(db, keys)
 
 
 def _count(db: Database, keys: tuple[bytes, ...]) -> int:

@@ -41,9 +41,11 @@ class Flags(Flag):
     BLOCKING = auto()
     LOADING = auto()
     STALE = auto()
+    SKIP_MONITOR = auto()
     SKIP_COMMANDLOG = auto()
     FAST = auto()
     NO_AUTH = auto()
+    NO_MANDATORY_KEYS = auto()
     NO_MULTI = auto()
     ALLOW_BUSY = auto()
 
@@ -73,7 +75,7 @@ class Keys:
     count: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Command:
     """One command or subcommand."""
 

@@ -274,7 +274,8 @@ def substr(db: Database, key: bytes, start: bytes, end: bytes) -> bytes:
     return _range(db, key, start, end)
 
 
-def _add(db: Database, key: bytes, increment: int) -> int:
+def add(db: Database, key: bytes, increment: int) -> int:
+    """Add to the integer value of a key, which counts as 0 if it does not exist; the new value."""
     old = db.seek(key)
     number = 0 if old is None else integer(old)
     number += increment
@@ -287,19 +288,19 @@ def _add(db: Database, key: bytes, increment: int) -> int:
 @_string("INCR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED)
 def incr(db: Database, key: bytes) -> int:
     """Adds one to the integer value of a key, which counts as 0 if it does not exist; returns the new value."""
-    return _add(db, key, 1)
+    return add(db, key, 1)
 
 
 @_string("DECR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED)
 def decr(db: Database, key: bytes) -> int:
     """Takes one from the integer value of a key; returns the new value."""
-    return _add(db, key, -1)
+    return add(db, key, -1)
 
 
 @_string("INCRBY", "key increment", arity=3, flags=_WRITE_FAST, keys=_COUNTED)
 def incrby(db: Database, key: bytes, increment: bytes) -> int:
     """Adds a number to the integer value of a key; returns the new value."""
-    return _add(db, key, integer(increment))
+    return add(db, key, integer(increment))
 
 
 @_string("DECRBY", "key decrement", arity=3, flags=_WRITE_FAST, keys=_COUNTED)
@@ -308,7 +309,7 @@ def decrby(db: Database, key: bytes, decrement: bytes) -> int:
     amount = integer(decrement)
     if amount == INTEGER_MIN:  # it has no positive counterpart
         raise Error(errors.DECREMENT_OVERFLOW)
-    return _add(db, key, -amount)
+    return add(db, key, -amount)
 
 
 @_string("INCRBYFLOAT", "key increment", arity=3, flags=_WRITE_FAST, keys=_COUNTED, since="2.6.0")

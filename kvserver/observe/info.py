@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvserver.observe import usage
 from kvserver.session import Kind
 from kvserver.version import REDIS_VERSION, __version__
 
@@ -76,6 +77,7 @@ def _kind(address: str) -> str:
 
 def _clients(state: State) -> _Fields:
     sessions = state.clients.sessions()
+    paused, milliseconds = state.pause.told()
     return {
         "connected_clients": len(state.clients),
         "cluster_connections": 0,
@@ -89,11 +91,15 @@ def _clients(state: State) -> _Fields:
         "clients_in_timeout_table": 0,
         "total_watched_keys": sum(len(session.watched) for session in sessions),
         "total_blocking_keys": 0,
+        "total_blocking_keys_on_nokey": 0,
+        "paused_reason": "none" if paused == "none" else "client_pause",
+        "paused_actions": paused,
+        "paused_timeout_milliseconds": milliseconds,
     }
 
 
 def _memory(state: State) -> _Fields:
-    resident, peak = memory_resident(), _memory_peak()
+    resident, peak = memory_resident(), memory_peak()
     peak = max(peak, resident)
     startup = min(state.memory_at_start, resident)
     return {
@@ -127,11 +133,12 @@ def memory_resident() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
-        return _memory_peak()
+        return memory_peak()
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _memory_peak() -> int:
+def memory_peak() -> int:
+    """The most bytes of memory the process has had resident; 0 where the system does not tell."""
     if sys.platform == "win32":
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
@@ -241,6 +248,29 @@ def _errorstats(state: State) -> _Fields:
     return {f"errorstat_{code}": f"count={count}" for code, count in errors}
 
 
+def _commandstats(state: State) -> _Fields:
+    used = state.command_usage()
+    rejected, failed = state.usage.refused()
+    fields: _Fields = {}
+    for name in sorted({*used, *rejected, *failed}):
+        tally = used.get(name, [0])
+        calls, microseconds = usage.calls(tally), tally[usage.TOTAL] // 1000
+        fields[f"cmdstat_{name}"] = (
+            f"calls={calls},usec={microseconds},usec_per_call={microseconds / max(1, calls):.2f},"
+            f"rejected_calls={rejected[name]},failed_calls={failed[name]}"
+        )
+    return fields
+
+
+def _latencystats(state: State) -> _Fields:
+    return {
+        f"latency_percentiles_usec_{name}": ",".join(
+            f"p{percent:g}={usage.percentile(tally, percent):.3f}" for percent in (50, 99, 99.9)
+        )
+        for name, tally in sorted(state.command_usage().items())
+    }
+
+
 def _cluster(_state: State) -> _Fields:
     return {"cluster_enabled": 0}
 
@@ -264,8 +294,12 @@ INFO_SECTIONS: dict[str, Callable[[State], _Fields]] = {
     "stats": _stats,
     "replication": _replication,
     "cpu": _cpu,
+    "commandstats": _commandstats,
     "errorstats": _errorstats,
+    "latencystats": _latencystats,
     "cluster": _cluster,
     "keyspace": _keyspace,
 }
 """By name in lower case, in the order in which they are shown."""
+NOT_BY_DEFAULT = {"commandstats", "latencystats"}
+"""What is long, and shown only to those who ask for it."""

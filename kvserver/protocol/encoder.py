@@ -63,15 +63,15 @@ def _array(encode: Encode) -> Callable[[list[Reply]], bytes]:
     return lambda items: b"*%d\r\n%b" % (len(items), b"".join(map(encode, items)))
 
 
-def _flat_map(items: dict[bytes, Reply]) -> bytes:
+def _flat_map(items: Mapping[bytes | int, Reply]) -> bytes:
     return b"*%d\r\n%b" % (2 * len(items), _pairs(items, _encode2))
 
 
-def _map(items: dict[bytes, Reply]) -> bytes:
+def _map(items: Mapping[bytes | int, Reply]) -> bytes:
     return b"%%%d\r\n%b" % (len(items), _pairs(items, _encode3))
 
 
-def _pairs(items: dict[bytes, Reply], encode: Encode) -> bytes:
+def _pairs(items: Mapping[bytes | int, Reply], encode: Encode) -> bytes:
     return b"".join(encode(key) + encode(value) for key, value in items.items())
 
 

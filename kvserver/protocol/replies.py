@@ -28,6 +28,12 @@ class Set(list["Reply"]):
     __slots__ = ()
 
 
+class IntegerMap(dict[int, int]):
+    """A map of integers to integers."""
+
+    __slots__ = ()
+
+
 class Push(list["Reply"]):
     """An out-of-band message: a push in RESP3, an array in RESP2."""
 
@@ -62,7 +68,9 @@ class Error(Exception):
         return self.text.partition(" ")[0]
 
 
-Reply: TypeAlias = "bytes | int | float | bool | Error | list[Reply] | dict[bytes, Reply] | NullArray | None"
+Reply: TypeAlias = (
+    "bytes | int | float | bool | Error | list[Reply] | dict[bytes, Reply] | IntegerMap | NullArray | None"
+)
 """What is encoded for the client."""
 
 Deferred: TypeAlias = Callable[[], Reply]

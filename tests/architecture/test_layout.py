@@ -28,7 +28,9 @@ DOORS: dict[str, set[str]] = {
         "clients",
         "config",
         "errors",
+        "monitors",
         "observe",
+        "pause",
         "protocol",
         "pubsub",
         "pushes",
@@ -36,6 +38,8 @@ DOORS: dict[str, set[str]] = {
         "store",
     },
     "changes": {"pubsub", "session", "store"},
+    "monitors": {"observe", "protocol", "pushes", "session"},
+    "pause": set(),
     "pubsub": {"protocol", "pushes", "session", "store"},
     "pushes": {"config", "protocol"},
     "clients": set(),
@@ -52,6 +56,11 @@ SOCKET_FILES = {
 THREADING_FILES = {
     "kvserver/clients.py",  # the lock of the list of connections
     "kvserver/expirer.py",  # the thread that removes expired keys
+    "kvserver/monitors.py",  # the lock of the list of those who watch
+    "kvserver/observe/commandlog.py",  # the lock of a log's entries
+    "kvserver/observe/latency.py",  # the lock of the spikes
+    "kvserver/observe/usage.py",  # the lock of what ended connections counted
+    "kvserver/pause.py",  # the condition that paused commands wait for
     "kvserver/observe/log.py",  # the lock of what has been logged
     "kvserver/pubsub.py",  # the lock of the subscriptions
     "kvserver/pushes.py",  # the lock of a connection's queue of messages

@@ -142,7 +142,7 @@ def test_the_prompt_greets_hints_and_completes_from_our_own_command_table(prompt
     with prompt() as screen:
         screen.see("> ")
         screen.type("set")
-        screen.see("set key value [NX|XX|IFEQ comparison-value] [GET] [EX seconds|")
+        screen.see("set key value [NX|XX|IFEQ value|IFNE value|IFDEQ digest|IFDNE digest] [GET]")
         screen.enter(" k v")
         screen.see("\nOK\n")
         screen.see("> ")

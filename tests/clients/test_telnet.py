@@ -52,7 +52,7 @@ def test_help(telnet: Terminal) -> None:
         screen.see("connection:\n")
         screen.see(" TIME")
         screen.enter("help set")
-        screen.see("SET key value [NX | XX | IFEQ comparison-value] [GET]")
+        screen.see("SET key value [NX | XX | IFEQ value | IFNE value | IFDEQ digest |")
         screen.see("A time to live that the key had is discarded, unless KEEPTTL.")
         screen.enter("HELP nothing")
         screen.see("-ERR there is no command 'nothing'; HELP lists them\n")

@@ -27,6 +27,9 @@ class Time:
     def monotonic(self) -> float:
         return self.now
 
+    def monotonic_ns(self) -> int:
+        return int(self.now * 1e9)
+
 
 def session_of(siege: Siege, sock: socket.socket) -> Session:
     sock.sendall(request(b"CLIENT", b"ID"))

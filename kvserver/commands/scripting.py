@@ -1,0 +1,107 @@
+"""EVAL, EVALSHA and SCRIPT, for the few scripts in ``known_scripts``. Any other is refused, and told why."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+
+from kvserver import errors
+from kvserver.commands.arguments import integer
+from kvserver.commands.containers import add_help
+from kvserver.commands.known_scripts import KNOWN, Function, fingerprint
+from kvserver.commands.registry import Flags, Group, Keys, Runs, command
+from kvserver.protocol.replies import OK, Error, Reply, SimpleString
+from kvserver.session import Session
+
+_scripting = partial(command, group=Group.SCRIPTING, runs=Runs.ON_SESSION, since="2.6.0")
+_runs = partial(
+    _scripting,
+    arity=-3,
+    flags=Flags.NOSCRIPT | Flags.STALE | Flags.SKIP_MONITOR | Flags.NO_MANDATORY_KEYS,
+    keys=Keys(3, 0, 1, "RW access update", count=2),
+    complexity="O(N), N what the script does",
+)
+_manages = partial(_scripting, flags=Flags.NOSCRIPT | Flags.STALE)
+_ALL_NODES = ("request_policy:all_nodes", "response_policy:all_succeeded")
+
+
+def _sha1(script: bytes) -> bytes:
+    return hashlib.sha1(script).hexdigest().encode("ascii")  # noqa: S324 - the name that clients use
+
+
+def _load(session: Session, script: bytes) -> Function:
+    """Look a script up, and remember it under its SHA1."""
+    sha1 = _sha1(script)
+    function = session.state.scripts.get(sha1) or KNOWN.get(fingerprint(script))
+    if function is None:
+        raise Error(errors.NO_LUA)
+    session.state.scripts[sha1] = function
+    return function
+
+
+def _run(session: Session, function: Function, numkeys: bytes, words: tuple[bytes, ...]) -> Reply:
+    count = integer(numkeys)
+    if count > len(words):
+        raise Error("ERR Number of keys can't be greater than number of args")
+    if count < 0:
+        raise Error("ERR Number of keys can't be negative")
+    keyspace = session.keyspace
+    with keyspace.lock:
+        if not session.executing:
+            keyspace.moment = None
+        try:
+            return function(session.database, words[:count], words[count:])
+        except IndexError:
+            raise Error("ERR this script needs more keys or arguments") from None
+
+
+@_runs("EVAL", "script numkeys [key [key ...]] [arg [arg ...]]")
+def eval_(session: Session, script: bytes, numkeys: bytes, *words: bytes) -> Reply:
+    """Runs one of the scripts that this server knows, atomically."""
+    return _run(session, _load(session, script), numkeys, words)
+
+
+@_runs("EVALSHA", "sha1 numkeys [key [key ...]] [arg [arg ...]]")
+def evalsha(session: Session, sha1: bytes, numkeys: bytes, *words: bytes) -> Reply:
+    """Runs a script that EVAL or SCRIPT LOAD has brought, by its SHA1."""
+    function = session.state.scripts.get(sha1.lower())
+    if function is None:
+        raise Error(errors.NO_SCRIPT)
+    return _run(session, function, numkeys, words)
+
+
+@_scripting("SCRIPT", "subcommand [argument ...]", arity=-2)
+def script_(_session: Session) -> Reply:
+    """Manages scripts, by its subcommands."""
+    raise AssertionError("a container is never run")
+
+
+add_help("SCRIPT", group=Group.SCRIPTING, since="5.0.0")
+
+
+@_manages("SCRIPT|LOAD", "script", arity=3, complexity="O(N), N the length of the script", tips=_ALL_NODES)
+def script_load(session: Session, script: bytes) -> bytes:
+    """Remembers one of the scripts that this server knows, for EVALSHA; returns its SHA1."""
+    _load(session, script)
+    return _sha1(script)
+
+
+@_manages(
+    "SCRIPT|EXISTS",
+    "sha1 [sha1 ...]",
+    arity=-3,
+    complexity="O(N), N scripts",
+    tips=("request_policy:all_shards", "response_policy:agg_logical_and"),
+)
+def script_exists(session: Session, *sha1s: bytes) -> Reply:
+    """Returns for each SHA1 whether EVALSHA would find it: 1 or 0."""
+    return [int(sha1.lower() in session.state.scripts) for sha1 in sha1s]
+
+
+@_manages("SCRIPT|FLUSH", "[ASYNC | SYNC]", arity=-2, complexity="O(N), N scripts", tips=_ALL_NODES)
+def script_flush(session: Session, *words: bytes) -> SimpleString:
+    """Forgets the scripts that were loaded."""
+    if len(words) > 1 or (words and words[0].upper() not in (b"ASYNC", b"SYNC")):
+        raise Error("ERR SCRIPT FLUSH only support SYNC|ASYNC option")
+    session.state.scripts.clear()
+    return OK
