@@ -1,4 +1,4 @@
-"""Who wants to know that a key has changed: transactions that watch it, and subscribers of keyspace notifications.
+"""Who wants to know that a key has changed: transactions that watch it, caches, subscribers of notifications.
 
 The store calls :class:`Changes` under the keyspace lock at every change, as long as somebody wants to know. Nothing
 here blocks, and all of it is guarded by that lock.
@@ -6,9 +6,12 @@ here blocks, and all of it is guarded by that lock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from kvserver.pubsub import PubSub
 from kvserver.session import Session
 from kvserver.store.memory import Database, Keyspace
+from kvserver.tracking import Tracked, Tracking
 
 _ALL = "g$lshzxetd"
 """What ``A`` stands for. Classes of types that do not exist here are accepted and never notified."""
@@ -20,8 +23,9 @@ _CLASS = dict.fromkeys(_GENERIC, "g") | {"expired": "x", "evicted": "e", "new": 
 class Changes:
     """The keyspace's listener. Lock held, for every method."""
 
-    def __init__(self, keyspace: Keyspace, pubsub: PubSub) -> None:
+    def __init__(self, keyspace: Keyspace, pubsub: PubSub, tracking: Tracking) -> None:
         self._keyspace = keyspace
+        self._tracking = tracking
         self._pubsub = pubsub
         self._watchers: dict[tuple[int, bytes], dict[Session, None]] = {}
         self._classes: frozenset[str] = frozenset()
@@ -32,8 +36,24 @@ class Changes:
         self._listen()
 
     def _listen(self) -> None:
-        wanted = bool(self._watchers or self._classes & {"K", "E"})
+        wanted = bool(self._watchers or self._tracking.sessions or self._classes & {"K", "E"})
         self._keyspace.listener = self if wanted else None
+
+    # Client-side caching
+
+    def track(self, session: Session, tracked: Tracked) -> None:
+        """Begin to tell a session of changes, or go on in another way."""
+        self._tracking.enable(session, tracked)
+        self._listen()
+
+    def untrack(self, session: Session) -> None:
+        """Tell a session no more."""
+        self._tracking.disable(session)
+        self._listen()
+
+    def remember(self, session: Session, keys: Iterable[bytes]) -> None:
+        """Note keys that a tracking session has read just now."""
+        self._tracking.remember(session, keys)
 
     # Transactions
 
@@ -75,6 +95,8 @@ class Changes:
         """A key was set, edited or removed."""
         if self._watchers:
             self._touch((database.index, key), expired=event == "expired")
+        if self._tracking.sessions:
+            self._tracking.changed(key)
         if event is not None:
             self.announced(database, key, event)
 
@@ -88,11 +110,13 @@ class Changes:
         if "E" in self._classes:
             self._pubsub.publish(b"__keyevent@%d__:%b" % (database.index, name), key)
 
-    def flushed(self, database: Database) -> None:
+    def flushed(self, databases: Sequence[Database]) -> None:
         """All keys are about to go: those that exist change."""
+        numbers = {database.index for database in databases}
         for place in self._watchers:
-            if place[0] == database.index:
+            if place[0] in numbers:
                 self._touch(place, expired=True)
+        self._tracking.flushed()
 
     def swapped(self, first: Database, second: Database) -> None:
         """Two databases exchange their numbers: what exists under either number changes."""

@@ -42,6 +42,12 @@ class Clients:
         with self._lock:
             self._open.pop(session.id, None)
 
+    def find(self, number: int) -> Session | None:
+        """The connection with a number, if it is open."""
+        with self._lock:
+            entry = self._open.get(number)
+        return None if entry is None else entry[0]
+
     def sessions(self) -> list[Session]:
         """All open connections, oldest first."""
         with self._lock:

@@ -228,6 +228,13 @@ class Config:
         redis="notify-keyspace-events",
         live=True,
     )
+    tracking_table_max_keys: int = _option(
+        1_000_000,
+        _count(0, 2**63 - 1),
+        "How many keys are remembered for clients that track what they have read; 0 for any number.",
+        redis="tracking-table-max-keys",
+        live=True,
+    )
     slowlog_log_slower_than: int = _option(
         10_000,
         _bounded("MICROSECONDS", -1, 2**63 - 1),

@@ -15,7 +15,7 @@ from typing import cast
 
 from kvserver import errors
 from kvserver.commands import COMMANDS
-from kvserver.commands.registry import DIRECT, Command, Flags, find
+from kvserver.commands.registry import DIRECT, Command, Flags, find, key_places
 from kvserver.observe.log import get_logger
 from kvserver.observe.usage import new_tally
 from kvserver.protocol.replies import Deferred, Error, Reply, SimpleString
@@ -167,18 +167,30 @@ def _may_write(command: Command) -> bool:
 
 
 def _run_and_tell(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:
-    """Run a command, and show it to those who MONITOR: in the order of the effects, so with the lock held."""
-    monitors = session.state.monitors
-    if not monitors.sessions or Flags.ADMIN in command.flags:
-        return _run(session, command, words)
+    """Run a command, show it to those who MONITOR, and remember its keys for a cache that tracks them.
+
+    What works on data is told with the lock held: in the order of the effects, and before any key can change again.
+    """
     if not command.on_database:
         reply = _run(session, command, words)
-        monitors.tell(session, words)
+        _tell(session, command, words)
         return reply
     with session.keyspace.lock:
         reply = _run(session, command, words)
-        monitors.tell(session, words)
+        _tell(session, command, words)
         return reply
+
+
+def _tell(session: Session, command: Command, words: list[bytes]) -> None:
+    monitors = session.state.monitors
+    if monitors.sessions and Flags.ADMIN not in command.flags:
+        monitors.tell(session, words)
+    tracked = session.tracking
+    if tracked is not None:
+        if command.on_database and Flags.READONLY in command.flags and tracked.remembers:
+            session.state.changes.remember(session, [words[place] for place in key_places(command, words)])
+        if session.transaction is None and not session.executing and not command.name.startswith("client"):
+            tracked.caching = None  # it was for one command, or for one transaction
 
 
 def _run_queued(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:

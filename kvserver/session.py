@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kvserver.pushes import PushQueue
     from kvserver.state import State
     from kvserver.store.memory import Database, Keyspace
+    from kvserver.tracking import Tracked
 
 _LONGEST_WAIT = 20 * 86400.0
 """Seconds. What the system calls take, in 31 bits of milliseconds."""
@@ -90,6 +91,7 @@ class Session:
     """What WATCH watches, and whether it existed then. Under the keyspace lock, as is ``dirty``."""
     dirty: bool = False  # something that is watched has changed
     monitoring: bool = False
+    tracking: Tracked | None = None  # under the keyspace lock
     pushes: PushQueue | None = None  # from the first subscription on
     subscriptions: tuple[dict[bytes, None], dict[bytes, None], dict[bytes, None]] = field(
         default_factory=lambda: ({}, {}, {})
@@ -120,7 +122,7 @@ class Session:
 
     def mind(self) -> None:
         """Note whether dispatch has to look closer at this session's commands; one flag, so that others pay for one."""
-        self.special = self.transaction is not None or self.subscribed or self.monitoring
+        self.special = self.transaction is not None or self.subscribed or self.monitoring or self.tracking is not None
 
     @property
     def active(self) -> float:
@@ -162,6 +164,9 @@ class Session:
         self.release_transaction()
         if self.subscribed:
             self.state.pubsub.leave(self)
+        if self.tracking is not None:
+            with self.keyspace.lock:
+                self.state.changes.untrack(self)
         if self.monitoring:
             self.monitoring = False
             self.state.monitors.remove(self)

@@ -31,6 +31,7 @@ from kvserver.pubsub import PubSub
 from kvserver.pushes import PushQueue
 from kvserver.session import Session
 from kvserver.store.memory import Keyspace
+from kvserver.tracking import Tracking
 
 if TYPE_CHECKING:
     from kvserver.commands.known_scripts import Function
@@ -61,7 +62,8 @@ class State:
         self.keyspace = Keyspace(config.databases, clock)
         self.clients = Clients()
         self.pubsub = PubSub()
-        self.changes = Changes(self.keyspace, self.pubsub)
+        self.tracking = Tracking(self.clients, lambda: self.config.tracking_table_max_keys)
+        self.changes = Changes(self.keyspace, self.pubsub, self.tracking)
         self.monitors = Monitors()
         self.pause = Pause()
         self.special = False  # something is in force that dispatch has to mind for every session; see ``mind``

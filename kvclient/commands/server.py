@@ -22,6 +22,7 @@ Settings: TypeAlias = Mapping[bytes, Value] | Mapping[str, Value] | Mapping[Key,
 _LISTEN: Final = "a client's connections are shared and cannot listen; redis-cli can"
 _BLOCK: Final = "it would block a shared connection; ask again at intervals instead"
 _TRANSACT: Final = "it spans several commands on one connection; single commands are atomic by themselves"
+_CACHE: Final = "it is about one connection's cache, and a client's connections are shared"
 _SETTING: Final = "it would change one shared connection and not the others"
 
 CONNECTION_COMMANDS: Final[dict[str, str]] = {
@@ -35,6 +36,7 @@ CONNECTION_COMMANDS: Final[dict[str, str]] = {
     "CLIENT|REPLY": "a pipeline saves the waiting without losing the replies",
     "CLIENT|NO-EVICT": _SETTING,
     "CLIENT|NO-TOUCH": _SETTING,
+    **dict.fromkeys(("CLIENT|TRACKING", "CLIENT|CACHING", "CLIENT|TRACKINGINFO", "CLIENT|GETREDIR"), _CACHE),
     **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), _TRANSACT),
     **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR"), _LISTEN),
     **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), _LISTEN),
@@ -42,8 +44,6 @@ CONNECTION_COMMANDS: Final[dict[str, str]] = {
 """Commands that exist, and are handled, but never by a method: the reason says what does it instead."""
 
 REFUSED: Final[dict[str, str]] = CONNECTION_COMMANDS | {
-    "CLIENT|TRACKING": _SETTING,
-    "CLIENT|CACHING": _SETTING,
     "CLIENT|CAPA": _SETTING,
     "CLIENT|IMPORT-SOURCE": _SETTING,
     **dict.fromkeys(("ASKING", "READONLY", "READWRITE"), _SETTING),

@@ -21,6 +21,7 @@ from kvserver.commands import (
     pubsub,
     scripting,
     strings,
+    tracking,
     transactions,
 )
 from kvserver.commands.registry import COMMANDS
@@ -44,5 +45,6 @@ __all__ = [
     "pubsub",
     "scripting",
     "strings",
+    "tracking",
     "transactions",
 ]

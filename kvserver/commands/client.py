@@ -130,7 +130,7 @@ def describe(session: Session) -> bytes:
         "events": "r",
         "cmd": session.last_command.name if session.last_command else "NULL",
         "user": session.user,
-        "redir": -1,
+        "redir": -1 if session.tracking is None else session.tracking.redirect,
         "resp": session.protocol,
         "lib-name": session.library_name.decode("ascii"),
         "lib-ver": session.library_version.decode("ascii"),
@@ -143,7 +143,7 @@ def describe(session: Session) -> bytes:
 
 def flags_of(session: Session) -> str:
     """What CLIENT LIST shows, a letter for each that holds; ``N`` for none."""
-    transaction = session.transaction
+    transaction, tracked = session.transaction, session.tracking
     letters = [
         letter
         for letter, holds in (
@@ -151,9 +151,12 @@ def flags_of(session: Session) -> str:
             ("P", session.subscribed),
             ("x", transaction is not None),
             ("b", session.blocked),
+            ("t", tracked is not None),
+            ("R", tracked is not None and tracked.broken),
             ("d", session.dirty),
             ("c", session.leaving),
             ("e", session.no_evict),
+            ("B", tracked is not None and tracked.broadcast),
             ("T", session.no_touch),
             ("U", session.address.startswith("/")),
         )

@@ -9,9 +9,8 @@ from inspect import cleandoc
 from textwrap import wrap
 
 from kvserver import errors
-from kvserver.commands.arguments import as_integer
 from kvserver.commands.containers import add_help
-from kvserver.commands.registry import COMMANDS, Command, Flags, Group, Keys, Runs, command, every, find
+from kvserver.commands.registry import COMMANDS, Command, Flags, Group, Keys, Runs, command, every, find, key_places
 from kvserver.commands.syntax import parse_syntax
 from kvserver.protocol.replies import Error, Reply, Set, SimpleString, Verbatim
 from kvserver.session import Session
@@ -199,7 +198,7 @@ def _docs(entry: Command) -> Reply:
 def command_getkeys(_session: Session, *words: bytes) -> Reply:
     """Returns the keys among the arguments of a command."""
     entry = _whole_command(words)
-    return [words[index] for index in _key_places(entry, words)]
+    return [words[index] for index in key_places(entry, words)]
 
 
 @_command(
@@ -214,7 +213,7 @@ def command_getkeysandflags(_session: Session, *words: bytes) -> Reply:
     entry = _whole_command(words)
     assert entry.keys is not None
     found: list[Reply] = []
-    for number, index in enumerate(_key_places(entry, words)):
+    for number, index in enumerate(key_places(entry, words)):
         access = entry.keys.second if number and entry.keys.second else entry.keys.access
         if "variable_flags" in access:
             access = _access_by_options(entry.name, words)
@@ -247,20 +246,6 @@ def _whole_command(words: tuple[bytes, ...]) -> Command:
     if not entry.minimum <= len(words) <= entry.maximum:
         raise Error("ERR Invalid number of arguments specified for command")
     return entry
-
-
-def _key_places(entry: Command, words: tuple[bytes, ...]) -> range:
-    keys = entry.keys
-    assert keys is not None
-    if not keys.count:
-        return range(keys.first, (keys.last if keys.last >= 0 else len(words) + keys.last) + 1, keys.step)
-    count = as_integer(words[keys.count])
-    behind = keys.first + (count or 0) * keys.step
-    if count is None or count < 1 or behind > len(words):
-        if Flags.NO_MANDATORY_KEYS in entry.flags:
-            return range(0)
-        raise Error("ERR Invalid arguments specified for command")
-    return range(keys.first, behind, keys.step)
 
 
 # HELP

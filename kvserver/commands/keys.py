@@ -96,10 +96,11 @@ def type_(db: Database, key: bytes) -> SimpleString:
 
 def _rename(db: Database, key: bytes, newkey: bytes, value: bytes) -> None:
     deadline = db.deadline(key)
+    db.remove(key, None)
     db.put(newkey, value, None)
     if deadline is not None:
         db.expire_at(newkey, deadline, None)
-    db.remove(key, "rename_from")
+    db.announce(key, "rename_from")
     db.announce(newkey, "rename_to")
 
 

@@ -7,10 +7,13 @@ COMMAND DOCS and HELP. Nothing is listed anywhere else.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
 from typing import Any, TypeVar
+
+from kvserver.commands.arguments import as_integer
+from kvserver.protocol.replies import Error
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
@@ -183,3 +186,23 @@ def every(table: dict[bytes, Command] | None = None) -> Iterator[Command]:
     for name, entry in (COMMANDS if table is None else table).items():
         if name == name.lower():
             yield entry
+
+
+def key_places(entry: Command, words: Sequence[bytes]) -> range:
+    """Where the keys are among a command's words.
+
+    Raises:
+        Error: the argument that tells how many there are does not.
+    """
+    keys = entry.keys
+    if keys is None or keys.access == "not_key":
+        return range(0)
+    if not keys.count:
+        return range(keys.first, (keys.last if keys.last >= 0 else len(words) + keys.last) + 1, keys.step)
+    count = as_integer(words[keys.count])
+    behind = keys.first + (count or 0) * keys.step
+    if count is None or count < 1 or behind > len(words):
+        if Flags.NO_MANDATORY_KEYS in entry.flags:
+            return range(0)
+        raise Error("ERR Invalid arguments specified for command")
+    return range(keys.first, behind, keys.step)

@@ -54,8 +54,9 @@ class _Parser:
             self._next()
             if token == "...":
                 _flag(arguments[-1], "multiple")
-            elif token == "[" and (size := self._repetition(arguments)):
-                arguments[-size:] = [_repeated(arguments[-size:])]
+            elif token == "[" and (repeats := self._repetition(arguments)) is not None:
+                size, with_token = repeats
+                arguments[-size:] = [_repeated(arguments[-size:], with_token=with_token)]
             elif token in ("[", "<"):
                 argument = self._choice("]" if token == "[" else ">")
                 if token == "[":
@@ -65,15 +66,18 @@ class _Parser:
                 arguments.append(self._word(token))
         return arguments
 
-    def _repetition(self, before: list[_Argument]) -> int:
-        """How many of the arguments ``before`` the bracket just opened repeats, and then passes over, if any."""
+    def _repetition(self, before: list[_Argument]) -> tuple[int, bool] | None:
+        """How many of the arguments ``before`` the bracket just opened repeats, and whether their literal with them.
+
+        Passes over the bracket then; None if it repeats nothing.
+        """
         names = self._tokens[self._position : self._tokens.index("]", self._position)]
         plain = [name for name in names[:-1] if not name.isupper()]
         size = len(plain)
         if names[-1] != "..." or [argument[b"name"] for argument in before[-size:]] != _encoded(plain):
-            return 0
+            return None
         self._position += len(names) + 1
-        return size
+        return size, names[0].isupper()
 
     def _word(self, token: str) -> _Argument:
         """A value, or a literal with the value that follows it."""
@@ -127,16 +131,13 @@ def _group(kind: str, members: list[_Argument]) -> _Argument:
     return group
 
 
-def _repeated(members: list[_Argument]) -> _Argument:
-    """What may come several times: one argument, or a block, whose literal (if it begins with one) comes with each."""
-    if len(members) == 1:
-        _flag(members[0], "multiple")
-        return members[0]
-    block = _group("block", members)
-    _flag(block, "multiple")
-    if b"token" in block:
-        _flag(block, "multiple_token")
-    return block
+def _repeated(members: list[_Argument], *, with_token: bool) -> _Argument:
+    """What may come several times: one argument, or a block; with the literal before it each time, or only once."""
+    repeated = members[0] if len(members) == 1 else _group("block", members)
+    _flag(repeated, "multiple")
+    if with_token:
+        _flag(repeated, "multiple_token")
+    return repeated
 
 
 def _flag(argument: _Argument, flag: str) -> None:

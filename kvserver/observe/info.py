@@ -85,7 +85,7 @@ def _clients(state: State) -> _Fields:
         "client_recent_max_input_buffer": 0,
         "client_recent_max_output_buffer": 0,
         "blocked_clients": sum(session.blocked for session in sessions),
-        "tracking_clients": 0,
+        "tracking_clients": sum(session.tracking is not None for session in sessions),
         "pubsub_clients": sum(session.subscribed for session in sessions),
         "watching_clients": sum(bool(session.watched) for session in sessions),
         "clients_in_timeout_table": 0,
@@ -182,6 +182,8 @@ def _persistence(state: State) -> _Fields:
 
 def _stats(state: State) -> _Fields:
     counted, keyspace, stats = state.counted(), state.keyspace, state.stats
+    with keyspace.lock:
+        keys, readers, prefixes = state.tracking.counts
     return {
         "total_connections_received": stats.connections,
         "total_commands_processed": counted["commands"],
@@ -200,7 +202,9 @@ def _stats(state: State) -> _Fields:
         "pubsub_patterns": state.pubsub.count(Kind.PATTERN),
         "pubsubshard_channels": state.pubsub.count(Kind.SHARD),
         "latest_fork_usec": 0,
-        "tracking_total_keys": 0,
+        "tracking_total_keys": keys,
+        "tracking_total_items": readers,
+        "tracking_total_prefixes": prefixes,
         "unexpected_error_replies": 0,
         "total_error_replies": stats.errors.total(),
         "total_reads_processed": counted["reads"],

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -47,8 +47,8 @@ class Listener(Protocol):
     def announced(self, database: Database, key: bytes, event: str) -> None:
         """Something to be notified that is no change by itself: a miss, or the name of a change told before."""
 
-    def flushed(self, database: Database) -> None:
-        """A database is about to lose every key."""
+    def flushed(self, databases: Sequence[Database]) -> None:
+        """These are about to lose every key."""
 
     def swapped(self, first: Database, second: Database) -> None:
         """Two databases are about to exchange their numbers."""
@@ -98,7 +98,9 @@ class Keyspace:
 
     def flush(self) -> list[dict[bytes, bytes]]:
         """Empty every database. Lock held; the caller lets the returned contents go after releasing it."""
-        return [database.flush() for database in self.databases]
+        if self.listener is not None:
+            self.listener.flushed(self.databases)
+        return [database.empty() for database in self.databases]
 
 
 class Database:
@@ -268,9 +270,13 @@ class Database:
 
     def flush(self) -> dict[bytes, bytes]:
         """Empty the database; returns the old contents, for the caller to let go outside the lock."""
-        assert self.keyspace.held()
         if self.keyspace.listener is not None:
-            self.keyspace.listener.flushed(self)
+            self.keyspace.listener.flushed([self])
+        return self.empty()
+
+    def empty(self) -> dict[bytes, bytes]:
+        """As :meth:`flush`, without telling anyone."""
+        assert self.keyspace.held()
         if self.deadlines:
             self.keyspace.expiry.wake.set()  # to drop the entries of keys that are gone
         values, self.values, self.deadlines, self.snapshot = self.values, {}, {}, None

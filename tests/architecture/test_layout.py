@@ -20,7 +20,7 @@ DOORS: dict[str, set[str]] = {
     "server": {"clients", "config", "connection", "errors", "expirer", "observe", "protocol", "session", "state"},
     "connection": {"dispatch", "errors", "observe", "protocol", "pushes", "session"},
     "dispatch": {"commands", "errors", "observe", "protocol", "session"},
-    "commands": {"config", "errors", "observe", "protocol", "session", "store", "version"},
+    "commands": {"config", "errors", "observe", "protocol", "session", "store", "tracking", "version"},
     "expirer": {"state", "store"},
     "session": {"protocol"},
     "state": {
@@ -36,8 +36,10 @@ DOORS: dict[str, set[str]] = {
         "pushes",
         "session",
         "store",
+        "tracking",
     },
-    "changes": {"pubsub", "session", "store"},
+    "changes": {"pubsub", "session", "store", "tracking"},
+    "tracking": {"clients", "protocol", "pushes", "session"},
     "monitors": {"observe", "protocol", "pushes", "session"},
     "pause": set(),
     "pubsub": {"protocol", "pushes", "session", "store"},
@@ -63,6 +65,7 @@ THREADING_FILES = {
     "kvserver/pause.py",  # the condition that paused commands wait for
     "kvserver/observe/log.py",  # the lock of what has been logged
     "kvserver/pubsub.py",  # the lock of the subscriptions
+    "kvserver/tracking.py",  # knows whose thread makes a change
     "kvserver/pushes.py",  # the lock of a connection's queue of messages
     "kvserver/server.py",  # the accept thread and the connections' threads
     "kvserver/state.py",  # the locks of settings and counters

@@ -1,11 +1,13 @@
 """Several connections that affect each other, against Valkey: transactions, subscriptions, notifications.
 
 A conversation is a line a step: who speaks, and what it says. ``=2`` at the end waits for so many replies, not for one.
+``{b}`` is the number of connection b.
 What each connection receives, to the end, is the same bytes from both servers, in RESP2 and in RESP3.
 """
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -36,18 +38,30 @@ def converse(port: int, steps: list[str], protocol: int) -> dict[str, bytes]:
     with ExitStack() as stack:
         wires: dict[str, Wire] = {}
         heard: dict[str, bytes] = {}
+        numbers: dict[str, str] = {}
         for step in steps:
             name, _, line = step.partition(" ")
             if name not in wires:
                 wires[name] = stack.enter_context(Wire(port))
                 wires[name].ask("HELLO", protocol)
                 heard[name] = b""
-            command, _, count = line.partition(" =")
+                numbers[name] = wires[name].ask("CLIENT", "ID").decode()[1:-2]
+            command, _, count = line.format_map(numbers).partition(" =") if "{" in line else line.partition(" =")
             wires[name].send(command.encode() + b"\r\n")
-            heard[name] += b"".join(wires[name].read() for _ in range(int(count or 1)))
+            reply = b"".join(wires[name].read() for _ in range(int(count or 1)))
+            heard[name] += _with_names(reply, numbers) if re.search("TRACKINGINFO|GETREDIR", command) else reply
         for name, wire in wires.items():
-            heard[name] += _rest(wire)
+            rest = _rest(wire)
+            heard[name] += _with_names(rest, numbers) if "{" in str(steps) else rest
+            heard[name] = re.sub(rb"(?<=redir-broken\r\n):\d+", b":number", heard[name])
         return heard
+
+
+def _with_names(reply: bytes, numbers: dict[str, str]) -> bytes:
+    """The two servers number their connections differently."""
+    for name, number in numbers.items():
+        reply = reply.replace(b":%b\r\n" % number.encode(), b":%b\r\n" % name.encode())
+    return reply
 
 
 def _rest(wire: Wire) -> bytes:

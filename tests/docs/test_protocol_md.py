@@ -62,6 +62,8 @@ _CALLS = {
     "SCRIPT EXISTS": "SCRIPT EXISTS x", "SCRIPT FLUSH": "SCRIPT FLUSH", "SCRIPT HELP": "SCRIPT HELP",
     "SCRIPT LOAD": "SCRIPT LOAD \"return redis.call('INCRBY', KEYS[1], ARGV[1])\"",
     "CLIENT PAUSE": "CLIENT PAUSE 0", "CLIENT UNPAUSE": "CLIENT UNPAUSE",
+    "CLIENT TRACKING": "CLIENT TRACKING OFF", "CLIENT TRACKINGINFO": "CLIENT TRACKINGINFO",
+    "CLIENT CACHING": "CLIENT CACHING YES", "CLIENT GETREDIR": "CLIENT GETREDIR",
     "GETBIT": "GETBIT k 1", "SETBIT": "SETBIT k 1 1", "BITCOUNT": "BITCOUNT k", "BITPOS": "BITPOS k 1",
     "BITOP": "BITOP NOT d k", "BITFIELD": "BITFIELD k GET u8 0", "BITFIELD_RO": "BITFIELD_RO k GET u8 0",
     "MULTI": "MULTI", "EXEC": "EXEC", "DISCARD": "DISCARD", "WATCH": "WATCH k", "UNWATCH": "UNWATCH",
@@ -72,6 +74,7 @@ _CALLS = {
     "PUBSUB NUMPAT": "PUBSUB NUMPAT", "PUBSUB SHARDCHANNELS": "PUBSUB SHARDCHANNELS",
     "PUBSUB SHARDNUMSUB": "PUBSUB SHARDNUMSUB c", "PUBSUB HELP": "PUBSUB HELP",
 }  # fmt: skip
+_BEFORE = {"EXEC": ["MULTI"], "DISCARD": ["MULTI"], "CLIENT CACHING": ["CLIENT TRACKING ON OPTIN"]}
 # Containers have no reply of their own; CLIENT KILL's first-named reply is that of its old form.
 _SPECIAL = {
     "OBJECT",
@@ -130,7 +133,10 @@ def test_replies_have_the_type_their_entry_names(server: kvserver.Server, name: 
     if name == "RESET":
         version = 2
     with _connect(server) as (sock, replies):
-        before = ["SET k v", "MULTI"] if name in ("EXEC", "DISCARD") else ["SET k v"]
+        before = ["SET k v"]
+        before += {"EXEC": ["MULTI"], "DISCARD": ["MULTI"], "CLIENT CACHING": ["CLIENT TRACKING ON OPTIN"]}.get(
+            name, []
+        )
         sock.sendall(b"HELLO %d\r\n%b\r\n" % (version, "\r\n".join(before).encode()))
         for _ in before:
             while replies.readline() != b"+OK\r\n":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import hypothesis.strategies as st
@@ -171,7 +171,7 @@ class Gone:
     def announced(self, database: Database, key: bytes, event: str) -> None:
         pass
 
-    def flushed(self, database: Database) -> None:
+    def flushed(self, databases: Sequence[Database]) -> None:
         pass
 
     def swapped(self, first: Database, second: Database) -> None:

@@ -72,7 +72,7 @@ COLLISIONS = [
     Collision("MSETNX a 1 b 1", "put", "EXISTS a b"),
     Collision("DEL a b", "remove", "EXISTS a b", "MSET a 1 b 1"),
     Collision("EXISTS a b", "peek", "RENAME b a", "SET b 1"),
-    Collision("RENAME a b", "put", "EXISTS a b", "SET a 1"),
+    Collision("RENAME a b", "remove", "EXISTS a b", "SET a 1"),
     Collision("RENAME a b", "peek", "DEL a", "SET a 1"),
     Collision("RENAMENX a c", "peek", "RENAMENX b c", "MSET a 1 b 2", call=2),
     Collision("COPY a c", "peek", "SETNX c x", "MSET a 1", call=2),
