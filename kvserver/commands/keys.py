@@ -422,7 +422,9 @@ def object_freq(db: Database, key: bytes) -> None:
 @_object("OBJECT|IDLETIME")
 def object_idletime(db: Database, key: bytes) -> int | None:
     """Returns the seconds since a key was last used. Recorded from the first time anyone asks."""
-    return None if db.look(key, announce=False) is None else db.idle_ms(key) // 1000
+    if db.look(key, announce=False) is None:
+        return None
+    return max(0, db.idle_ms(key)) // 1000  # the clock may have been set back since
 
 
 @_object("OBJECT|REFCOUNT")

@@ -58,3 +58,13 @@ def test_no_pattern_takes_long(pattern: bytes) -> None:
     started = time.perf_counter()
     assert not compile_glob(pattern)(b"a" * 2_000)
     assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize("part", [b"a", b"?", b"[ab]", b"a?"])
+def test_nor_a_long_pattern_on_a_long_key(part: bytes) -> None:
+    """Their lengths multiplied would be ten thousand million steps."""
+    matches = compile_glob(b"*" + part * (100_000 // len(part)) + b"b*")
+    started = time.perf_counter()
+    assert not matches(b"a" * 200_000)
+    assert matches(b"a" * 200_000 + b"b")
+    assert time.perf_counter() - started < 10

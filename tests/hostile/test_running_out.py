@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import socket
 import subprocess
@@ -15,6 +16,10 @@ from typing import Any
 import pytest
 from hostile.conftest import Besiege
 from hostile.siege import PATIENCE, Siege, read_all, reset
+
+import kvserver
+from kvserver import server
+from kvserver.config import Config
 
 _FULL = b"-ERR max number of clients reached\r\n"
 
@@ -65,6 +70,42 @@ def test_26_a_storm_of_clients_that_reset(siege: Siege, say: bytes) -> None:
         sock.sendall(say)
         reset(sock)
     assert siege.arena.ask(b"PING") == b"+PONG\r\n"
+
+
+def test_26_gone_before_they_are_accepted(siege: Siege, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, for certain: nobody is accepted until they have reset their connections."""
+    asked, gone = threading.Event(), threading.Event()
+    accept = kvserver.Server._accept
+
+    def accept_later(server: kvserver.Server, listener: socket.socket) -> None:
+        asked.set()
+        gone.wait(PATIENCE)
+        accept(server, listener)
+
+    monkeypatch.setattr(kvserver.Server, "_accept", accept_later)
+    socks = [siege.arena.connect() for _ in range(100)]
+    try:
+        assert asked.wait(PATIENCE)
+        siege.bystander.is_served()
+        for sock in socks:
+            reset(sock)
+    finally:
+        gone.set()
+    assert siege.arena.ask(b"PING") == b"+PONG\r\n"
+    assert siege.log() == []
+
+
+def test_26_gone_before_their_thread_starts(siege: Siege, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some systems then refuse to set the socket's options."""
+
+    def refuse(_sock: socket.socket, _config: Config) -> None:
+        raise OSError(errno.EINVAL, "it is no longer connected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "_prepare", refuse)
+        assert [siege.arena.answer(b"") for _ in range(3)] == [b""] * 3
+    assert siege.arena.ask(b"PING") == b"+PONG\r\n"
+    assert siege.log() == []
 
 
 @pytest.mark.parametrize("error", [ConnectionAbortedError(103, "gone"), OSError(71, "protocol"), OSError(1, "no")])
