@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Write docs/configuration.md from the table of settings in kvserver/config.py; with --check, only compare."""
+"""Write what is made from tables; with --check, only compare.
+
+docs/configuration.md is made from the settings in kvserver/config.py, the README's tables of libraries from
+tests/ecosystem/matrix.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,10 @@ from pathlib import Path
 from kvserver.commands.configuration import FIXED
 from kvserver.config import OPTIONS, Option
 
-TARGET = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "docs" / "configuration.md"
+README = ROOT / "README.md"
+sys.path.insert(0, str(ROOT / "tests" / "ecosystem"))
 
 _INTRODUCTION = """\
 # Settings
@@ -89,17 +96,32 @@ def _accepted(option: Option) -> str:
     return "any text"
 
 
+def readme() -> str:
+    """The README with its tables of libraries made anew."""
+    from matrix import table  # from the tests' folder, named above
+
+    before, rest = README.read_text(encoding="utf-8").split("<!-- ecosystem: ", 1)
+    mark, rest = rest.split("\n", 1)
+    after = rest.split("<!-- /ecosystem -->", 1)[1]
+    return f"{before}<!-- ecosystem: {mark}\n\n{table()}\n\n<!-- /ecosystem -->{after}"
+
+
 def main() -> int:
     """Write or check; the exit status."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is out of date")
-    if not arguments.parse_args().check:
-        TARGET.write_text(page(), encoding="utf-8")
-        return 0
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == page():
-        return 0
-    print(f"{TARGET.name} is out of date; run scripts/docs.py", file=sys.stderr)
-    return 1
+    arguments.add_argument("--check", action="store_true", help="write nothing; exit 1 if something is out of date")
+    check = arguments.parse_args().check
+    outdated = [
+        (path, text)
+        for path, text in ((TARGET, page()), (README, readme()))
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    for path, text in outdated:
+        if check:
+            print(f"{path.name} is out of date; run scripts/docs.py", file=sys.stderr)
+        else:
+            path.write_text(text, encoding="utf-8")
+    return 1 if check and outdated else 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from kvserver.commands.keys import database_index
 from kvserver.commands.registry import Flags, Group, Runs, command
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString
 from kvserver.session import Session
-from kvserver.version import REDIS_VERSION
+from kvserver.version import HELLO_SERVER, HELLO_VERSION
 
 _connection = partial(command, group=Group.CONNECTION, runs=Runs.ON_SESSION)
 _ALWAYS = Flags.NOSCRIPT | Flags.LOADING | Flags.STALE | Flags.FAST | Flags.NO_AUTH | Flags.ALLOW_BUSY
@@ -101,8 +101,8 @@ def hello(session: Session, *words: bytes) -> Reply:
         session.name = name
     session.speak(protocol)
     return {
-        b"server": b"kvserver",
-        b"version": REDIS_VERSION.encode("ascii"),
+        b"server": HELLO_SERVER.encode("ascii"),
+        b"version": HELLO_VERSION.encode("ascii"),
         b"proto": protocol,
         b"id": session.id,
         b"mode": b"standalone",

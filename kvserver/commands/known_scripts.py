@@ -17,7 +17,7 @@ from typing import TypeAlias
 from kvserver.commands.arguments import MILLISECONDS, SECONDS, deadline, integer
 from kvserver.commands.expiry import time_to_live
 from kvserver.commands.keys import delete, rename
-from kvserver.commands.strings import add
+from kvserver.commands.strings import add, set_
 from kvserver.protocol.replies import Error, Reply
 from kvserver.store.glob import compile_glob
 from kvserver.store.memory import Database
@@ -41,6 +41,13 @@ def _expire(db: Database, key: bytes, milliseconds: int) -> None:
 def _release(db: Database, keys: Words, arguments: Words) -> Reply:
     """Delete the key if its value is still the token."""
     return delete(db, (keys[0],)) if db.get(keys[0]) == arguments[0] else 0
+
+
+def _swap_value(db: Database, keys: Words, arguments: Words) -> Reply:
+    """Set the key if its value is still the one given; an option of SET with its number may follow."""
+    if db.get(keys[0]) != arguments[1]:
+        return 0
+    return set_(db, keys[0], arguments[0], *(arguments[2:] if len(arguments) == 4 else ()))
 
 
 def _extend(db: Database, keys: Words, arguments: Words) -> Reply:
@@ -128,6 +135,8 @@ def _count(db: Database, keys: Words, arguments: Words) -> Reply:
 
 KNOWN: dict[str, Function] = {
     "9013903602b9dc61ff5928f84e72c7fcbeb03098": _release,  # Lock of redis-py, valkey-py and coredis
+    "4047b8418e399a329da6fc692f8dc3791d0b42fe": _release,  # aiocache, RedLock
+    "ab12ccde48b1d63827fcfe2d02ef37b9a53df969": _swap_value,  # aiocache, OptimisticLock
     "fddf1030a97dbd10551c5ca4ede1b76e33d9db1a": _release,  # cashews; the one in Redis' documentation of locks
     "2749d4414a08163c56a6933ae1fc5fc6eb1ee341": _extend,  # Lock of redis-py and valkey-py
     "f0b6c8086b3f6a881cec2ec1893c14c8e3fae4c5": _extend,  # Lock of coredis

@@ -45,8 +45,9 @@ DIFFERENCES = (
         r"(object|client|config|command|pubsub|function) help",
     ),
     Difference(
-        "HELLO and INFO name this server, and no Lua module",
-        "They say who is asked. redis_version is Valkey's, since clients switch features on it.",
+        "HELLO says `redis`, INFO names this server, neither a Lua module",
+        "Libraries keep a client-side cache only with `redis` from 7.4.0 on. redis_version is Valkey's, since clients "
+        "switch features on it.",
         b"HELLO",
         r"(hello|info)( .*)?",
     ),

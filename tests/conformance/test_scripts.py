@@ -51,6 +51,15 @@ def _of_coredis(name: str) -> str:
     return (files("coredis") / "patterns" / "lock" / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
+def _of_aiocache(name: str) -> str:
+    return str(getattr(pytest.importorskip("aiocache.backends.redis").RedisBackend, name))
+
+
+SWAPS: list[Call] = [
+    (["lock"], ["new", "wrong"]), (["lock"], ["new", "token"]), (["forever"], ["a", "token", "EX", 9000]),
+    (["forever"], ["b", "a", "PX", 9000000]), (["forever"], ["c", "b", "EX", "x"]), (["m"], ["c", ""]),
+    (["text"], ["c", "abc", "EX"]),
+]  # fmt: skip
 TOKENS: list[Call] = [
     (["lock"], ["token", 1000, "0"]), (["lock"], ["other", 1000, "0"]), (["free"], ["token", 1000, "0"]),
     (["forever"], ["token", 1000, "1"]), (["lock"], ["token", 7000000, "1"]), (["lock"], ["token", "x", "0"]),
@@ -69,6 +78,8 @@ SCRIPTS: dict[str, tuple[Callable[[], str], list[Call]]] = {
     "cashews: unlock": (partial(_between, "cashews.backends.redis.backend", r'_UNLOCK = """(.*?)"""'), TOKENS),
     "cashews: count": (partial(_between, "cashews.backends.redis.backend", r'_INCR_EXPIRE = """(.*?)"""'), COUNTS),
     "django-redis: incr": (partial(_between, "django_redis.client.default", r'lua = """(.*?)"""'), COUNTS),
+    "aiocache: release": (partial(_of_aiocache, "RELEASE_SCRIPT"), [(keys, args[:1]) for keys, args in TOKENS]),
+    "aiocache: swap": (partial(_of_aiocache, "CAS_SCRIPT"), SWAPS),
     "limits: fixed": (partial(_of_limits, "incr_expire"), [(keys, args[::-1]) for keys, args in COUNTS]),
     "limits: sliding": (
         partial(_of_limits, "sliding_window"),
