@@ -15,6 +15,23 @@ from kvclient.client import Client, connect
 from kvclient.commands.base import Future
 from kvclient.commands.bitmaps import BitGet, BitIncrement, BitSet
 from kvclient.errors import KVError
+from kvclient.listening import Message, Monitor, Subscription
 from kvclient.pipeline import Pipeline
+from kvclient.transaction import Transaction, WatchingTransaction
 
-__all__ = ["BitGet", "BitIncrement", "BitSet", "Client", "Future", "KVError", "Pipeline", "connect", "errors"]
+__all__ = [
+    "BitGet",
+    "BitIncrement",
+    "BitSet",
+    "Client",
+    "Future",
+    "KVError",
+    "Message",
+    "Monitor",
+    "Pipeline",
+    "Subscription",
+    "Transaction",
+    "WatchingTransaction",
+    "connect",
+    "errors",
+]

@@ -7,23 +7,26 @@ shared (pool.py).
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 from kvclient.commands import Commands, refuse_connection_commands, to
 from kvclient.commands.base import Direct
 from kvclient.connection import Connection
 from kvclient.errors import BadURLError, ConnectionLostError, ServerError
+from kvclient.listening import Monitor, Subscription
 from kvclient.pipeline import Pipeline
 from kvclient.pool import Pool
 from kvclient.protocol import encode_command
+from kvclient.transaction import Transaction, watching
 from kvclient.url import DEFAULT_URL, Options, parse_url
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from kvclient.commands.base import Args, Command, P, S
     from kvclient.protocol import Key, Reply, Value
+    from kvclient.transaction import WatchingTransaction
 
 T = TypeVar("T")
 _monotonic = time.monotonic
@@ -84,6 +87,7 @@ class Client(Commands, Direct):
         self.options = options
         self._timeout = options.timeout
         context = tls if tls is not None or not options.tls else tls_context(options)
+        self._context = context
         self._pool = Pool(lambda: Connection(options, context), options.max_connections)
 
     def __repr__(self) -> str:
@@ -157,6 +161,75 @@ class Client(Commands, Direct):
             timeout: seconds to wait for each 16 KiB of commands or so; default: the client's.
         """
         return Pipeline(self._pool, self._timeout if timeout is None else timeout, raise_errors=raise_errors)
+
+    @overload
+    def transaction(self, *, timeout: float | None = None) -> Transaction: ...
+    @overload
+    def transaction(
+        self, work: Callable[[WatchingTransaction], T], *, watch: Iterable[Key], timeout: float | None = None
+    ) -> T: ...
+    def transaction(
+        self,
+        work: Callable[[WatchingTransaction], T] | None = None,
+        *,
+        watch: Iterable[Key] = (),
+        timeout: float | None = None,
+    ) -> Transaction | T:
+        """Run commands together, with nobody else's in between.
+
+        Without `work`, collect them in a with block, as for pipeline(). With `work` and keys to watch, call
+        work(t): it reads by t.now, which runs at once, and queues by t; what it queued runs only if no watched key
+        was changed since, or else all is done again. Returns what `work` returned.
+
+            def buy(t):
+                if int(t.now.get("stock") or 0) > 0:
+                    t.decr("stock")
+
+            client.transaction(buy, watch=["stock"])
+
+        Server commands: MULTI, EXEC, WATCH, UNWATCH.
+
+        Args:
+            work: may be called several times, so it should do nothing but read and queue.
+            watch: keys.
+            timeout: seconds for all attempts together; default: the client's.
+
+        Raises:
+            TransactionConflictError: in all that time somebody else was quicker.
+        """
+        seconds = self._timeout if timeout is None else timeout
+        if work is None:
+            return Transaction(self._pool, seconds, raise_errors=True)
+        return watching(self._pool, work, watch, seconds)
+
+    # ---- listening -----------------------------------------------------------------------------------------
+
+    def listen(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> Subscription:
+        """Listen to channels, to glob patterns of channels, to shard channels; on a connection of its own.
+
+            with client.listen("news") as messages:
+                for message in messages:
+                    ...
+
+        Server commands: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
+        """
+        subscription = Subscription(self._listening(), self._timeout)
+        try:
+            subscription.subscribe(*channels, patterns=patterns, shards=shards)
+        except BaseException:
+            subscription.__exit__()
+            raise
+        return subscription
+
+    def monitor(self) -> Monitor:
+        """Watch every command that the server runs, on a connection of its own.
+
+        Server command: MONITOR.
+        """
+        return Monitor(self._listening(), self._timeout)
+
+    def _listening(self) -> Connection:
+        return Connection(self.options, self._context, listens=True)
 
     # ---- lifetime ------------------------------------------------------------------------------------------
 

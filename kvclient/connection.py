@@ -72,11 +72,13 @@ class Connection:
 
     __slots__ = ("__weakref__", "_decoder", "_options", "_sock", "_tls", "protocol", "used")
 
-    def __init__(self, options: Options, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, options: Options, tls: ssl.SSLContext | None = None, *, listens: bool = False) -> None:
         self._options = options
         self._tls = tls
         self._sock: socket.socket | None = None
         self._decoder = Decoder()
+        if listens:
+            self._decoder = Decoder(on_push=lambda push: self._decoder.replies.append(push))
         self.protocol: int = options.protocol
         self.used = 0.0
 
@@ -250,6 +252,41 @@ class Connection:
             pending.append((len(payload), promised))
         for _, upto in pending:
             self._collect(replies, upto, promised, _monotonic() + timeout)
+
+    # ---- listening -----------------------------------------------------------------------------------------
+
+    def send(self, payload: bytes, deadline: float) -> None:
+        """Send commands whose replies come by receive().
+
+        Raises:
+            ConnectionLostError, CallTimeoutError: the connection is now to be closed.
+        """
+        self._send(payload, deadline)
+
+    def receive(self, deadline: float) -> list[Reply]:
+        """Wait for the next bytes and return the replies and pushes that they complete, perhaps none.
+
+        Raises:
+            CallTimeoutError: nothing came; the connection may go on being used.
+            ConnectionLostError, ProtocolError: the connection is now to be closed.
+        """
+        data = self._recv(deadline)
+        if not data:
+            raise ConnectionLostError("the server closed the connection", applied="no")
+        decoder = self._decoder
+        try:
+            decoder.feed(data)
+        finally:
+            replies = list(decoder.replies)
+            decoder.replies.clear()
+        return replies
+
+    def shutdown(self) -> None:
+        """End the conversation, from any thread: whoever waits in receive() finds the connection lost."""
+        sock = self._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     # ---- bytes ---------------------------------------------------------------------------------------------
 

@@ -73,6 +73,10 @@ class ProtocolError(KVError):
     applied: Applied = "unknown"
 
 
+class TransactionConflictError(KVError):
+    """A watched key was changed before the transaction could run, so nothing of it ran."""
+
+
 class PipelineAbandonedError(KVError):
     """A pipeline's result was asked for, but the pipeline was never sent."""
 

@@ -6,18 +6,25 @@ Not here: the order of sending and reading that keeps long pipelines from blocki
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 from kvclient.commands import Commands, refuse_connection_commands, to
 from kvclient.commands.base import Future, Queued
-from kvclient.errors import ConnectionLostError, KVError, PipelineAbandonedError, PipelineError, ServerError
+from kvclient.errors import (
+    ConnectionLostError,
+    KVError,
+    PipelineAbandonedError,
+    PipelineError,
+    ServerError,
+    TransactionConflictError,
+)
 from kvclient.protocol import encode_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kvclient.commands.base import Args, Command, P, S
-    from kvclient.pool import Pool
+    from kvclient.connection import Connection
     from kvclient.protocol import Reply, Value
 
 T = TypeVar("T")
@@ -25,6 +32,19 @@ T = TypeVar("T")
 CHUNK: Final = 16 * 1024  # bytes of commands that travel together
 
 _monotonic = time.monotonic
+
+
+class Lender(Protocol):
+    """Where a pipeline has its connection from, such as a Pool."""
+
+    def take(self, deadline: float, /) -> Connection:
+        """A connection, by `deadline` (monotonic seconds)."""
+
+    def give(self, connection: Connection, /) -> None:
+        """Take back one whose replies have all been read."""
+
+    def drop(self, connection: Connection, /) -> None:
+        """Close one that is in an unknown state."""
 
 
 class Pipeline(Commands, Queued):
@@ -39,8 +59,8 @@ class Pipeline(Commands, Queued):
     block by an exception sends nothing.
     """
 
-    def __init__(self, pool: Pool, timeout: float, *, raise_errors: bool) -> None:
-        self._pool = pool
+    def __init__(self, lender: Lender, timeout: float, *, raise_errors: bool) -> None:
+        self._lender = lender
         self._timeout = timeout
         self._raise_errors = raise_errors
         self._payloads: list[bytes] = []
@@ -120,25 +140,33 @@ class Pipeline(Commands, Queued):
         self._payloads, self._futures, self._safe, self._patience = [], [], True, 0.0
 
     def _attempt(self, chunks: list[tuple[bytes, int]], futures: list[Future[object]], patience: float) -> None:
-        replies: list[Reply] = []
-        settled = 0
         try:
-            connection = self._pool.take(_monotonic() + self._timeout)
+            connection = self._lender.take(_monotonic() + self._timeout)
             try:
-                try:
-                    connection.exchange(chunks, self._timeout + patience, replies)
-                finally:
-                    for future, reply in zip(futures, replies, strict=False):
-                        future.settle(reply)
-                        settled += 1
-            except BaseException:
-                self._pool.drop(connection)
+                self._exchange(connection, chunks, futures, self._timeout + patience)
+            except (ServerError, TransactionConflictError):  # the whole was refused; the connection is fine
+                self._lender.give(connection)
                 raise
-            self._pool.give(connection)
+            except BaseException:
+                self._lender.drop(connection)
+                raise
+            self._lender.give(connection)
         except KVError as error:
-            for future in futures[settled:]:
-                future.fail(error)
+            for future in futures:
+                if not future.answered:
+                    future.fail(error)
             raise
+
+    def _exchange(
+        self, connection: Connection, chunks: list[tuple[bytes, int]], futures: list[Future[object]], timeout: float
+    ) -> None:
+        """Send the chunks and settle the futures, as many as were answered."""
+        replies: list[Reply] = []
+        try:
+            connection.exchange(chunks, timeout, replies)
+        finally:
+            for future, reply in zip(futures, replies, strict=False):
+                future.settle(reply)
 
     def _results(self, futures: list[Future[object]]) -> tuple[object, ...]:
         errors = [future.error() for future in futures]

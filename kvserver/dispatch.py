@@ -18,6 +18,7 @@ from kvserver.commands import COMMANDS
 from kvserver.commands.registry import DIRECT, Command, Flags, find, key_places
 from kvserver.observe.log import get_logger
 from kvserver.observe.usage import new_tally
+from kvserver.protocol.encoder import encoding
 from kvserver.protocol.replies import Deferred, Error, Reply, SimpleString
 from kvserver.session import Session
 
@@ -54,8 +55,8 @@ def execute(session: Session, words: list[bytes]) -> Reply:
     return reply
 
 
-def _account(session: Session, command: Command, words: list[bytes]) -> None:
-    """Note how long the command took, and log it if that was long, or if it was large."""
+def _account(session: Session, command: Command, words: list[bytes]) -> int:
+    """Note how long the command took, in nanoseconds, and log it if that was long, or if it was large."""
     now = monotonic_ns()
     elapsed = now - session.since
     session.since = now
@@ -67,6 +68,7 @@ def _account(session: Session, command: Command, words: list[bytes]) -> None:
     tally[(elapsed // 1000).bit_length() + 1] += 1
     if elapsed >= session.state.slow_ns or session.large_input:
         _log_extraordinary(session, command, words, elapsed)
+    return elapsed
 
 
 def _log_extraordinary(session: Session, command: Command, words: list[bytes], nanoseconds: int) -> None:
@@ -157,8 +159,21 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
     reply = _run_and_tell(session, command, words)
     if callable(reply):
         reply = _finish(session, command, reply)
-    _account(session, command, words)
+    elapsed = _account(session, command, words)
+    if command.on_database:
+        _count_keys(session, command, words, reply, elapsed)
     return reply
+
+
+def _count_keys(session: Session, command: Command, words: list[bytes], reply: Reply | Deferred, elapsed: int) -> None:
+    """Add a command to the collection of HOTKEYS, if one runs."""
+    state = session.state
+    found = state.hotkeys
+    if found is None or not state.counts_hotkeys():
+        return
+    size = 0 if callable(reply) else len(encoding(session.protocol)[reply.__class__](reply))
+    keys = [] if isinstance(reply, Error) else [words[place] for place in key_places(command, words)]
+    found.add(keys, elapsed, _framed_size(words) + size)
 
 
 def _may_write(command: Command) -> bool:
@@ -197,7 +212,9 @@ def _run_queued(session: Session, command: Command, words: list[bytes]) -> Reply
     """Run a command of a transaction; the lock is held. What it leaves to do is wrapped, as EXEC does it later."""
     session.last_command = command
     reply = _run_and_tell(session, command, words)
-    _account(session, command, words)
+    elapsed = _account(session, command, words)
+    if command.on_database:
+        _count_keys(session, command, words, reply, elapsed)
     return partial(_finish, session, command, reply) if callable(reply) else reply
 
 

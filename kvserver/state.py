@@ -20,6 +20,7 @@ from kvserver.clients import Clients
 from kvserver.config import Config
 from kvserver.monitors import Monitors
 from kvserver.observe.commandlog import CommandLog
+from kvserver.observe.hotkeys import Collection
 from kvserver.observe.info import memory_resident
 from kvserver.observe.latency import Latency
 from kvserver.observe.log import get_logger
@@ -73,6 +74,7 @@ class State:
         self.large_requests = CommandLog()
         self.large_replies = CommandLog()
         self.latency = Latency()
+        self.hotkeys: Collection | None = None  # the collection that runs, or the last one
         self.scripts: dict[bytes, Function] = {}  # what SCRIPT LOAD and EVAL have brought, by SHA1
         self.apply(config)
         self.stopping = threading.Event()  # set once the server stops; a waiting handler gives up then
@@ -105,7 +107,14 @@ class State:
 
     def mind(self) -> None:
         """Note whether dispatch has to look closer at every command."""
-        self.special = bool(self.monitors.sessions) or self.pause.active
+        self.special = bool(self.monitors.sessions) or self.pause.active or self.counts_hotkeys()
+
+    def counts_hotkeys(self) -> bool:
+        """Whether a collection of HOTKEYS runs. Its time may be over: what is asked of it next ends it."""
+        found = self.hotkeys
+        if found is not None and found.ended is None and found.is_over(self.clock()):
+            found.end(found.started + found.plan.duration * 1000)
+        return found is not None and found.ended is None
 
     def command_usage(self) -> dict[str, Tally]:
         """What each command has cost, by name."""

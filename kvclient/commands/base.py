@@ -70,6 +70,11 @@ class Future(Generic[T]):
         """What result() would raise, or None if it would return."""
         return self._error
 
+    @property
+    def answered(self) -> bool:
+        """True once the server has answered the command, with a result or an error."""
+        return self._error is None or isinstance(self._error, ServerError)
+
     def settle(self, reply: Reply) -> None:
         """Take the command's reply (for the pipeline to call).
 

@@ -83,6 +83,56 @@ class ObservingCommands(CommandSet):
         """
         return (b"COMMANDLOG", b"HELP")
 
+    @command("HOTKEYS|START", to.done)
+    def hotkeys_start(
+        self,
+        *,
+        cpu: bool = True,
+        net: bool = True,
+        count: int | None = None,
+        duration: int | None = None,
+        sample: int | None = None,
+    ) -> Args:
+        """Begin to count which keys take most time, and most bytes.
+
+        Server command: HOTKEYS START.
+
+        Args:
+            cpu: count time.
+            net: count the bytes of requests and replies.
+            count: how many keys to report; default 10.
+            duration: seconds; default: until hotkeys_stop().
+            sample: count one in so many commands; default 1, all.
+        """
+        metrics = ([b"CPU"] if cpu else []) + ([b"NET"] if net else [])
+        limits = ((b"COUNT", count), (b"DURATION", duration), (b"SAMPLE", sample))
+        options = [word for name, value in limits if value is not None for word in (name, value)]
+        return (b"HOTKEYS", b"START", b"METRICS", len(metrics), *metrics, *options)
+
+    @command("HOTKEYS|STOP", to.done_or_not)
+    def hotkeys_stop(self) -> Args:
+        """Stop counting keys; False if nothing was being counted.
+
+        Server command: HOTKEYS STOP.
+        """
+        return (b"HOTKEYS", b"STOP")
+
+    @command("HOTKEYS|GET", to.anything, safe=True)
+    def hotkeys_get(self) -> Args:
+        """Return what was counted of keys, as the server tells it; None if nothing was.
+
+        Server command: HOTKEYS GET.
+        """
+        return (b"HOTKEYS", b"GET")
+
+    @command("HOTKEYS|RESET", to.done)
+    def hotkeys_reset(self) -> Args:
+        """Forget what was counted of keys.
+
+        Server command: HOTKEYS RESET.
+        """
+        return (b"HOTKEYS", b"RESET")
+
     @command("LATENCY|LATEST", to.array, safe=True)
     def latency_latest(self) -> Args:
         """Return for each event its name, latest spike and totals, as the server tells them.

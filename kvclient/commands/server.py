@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 Settings: TypeAlias = Mapping[bytes, Value] | Mapping[str, Value] | Mapping[Key, Value]
 
-_LISTEN: Final = "a client's connections are shared and cannot listen; redis-cli can"
+_LISTEN: Final = "use client.listen(), which has a connection of its own"
+_MONITOR: Final = "use client.monitor(), which has a connection of its own"
+_REPLICATE: Final = "it makes the connection that of a replica"
 _BLOCK: Final = "it would block a shared connection; ask again at intervals instead"
-_TRANSACT: Final = "it spans several commands on one connection; single commands are atomic by themselves"
+_TRANSACT: Final = "it spans several commands on one connection: use client.transaction()"
 _CACHE: Final = "it is about one connection's cache, and a client's connections are shared"
 _SETTING: Final = "it would change one shared connection and not the others"
 
@@ -38,8 +40,9 @@ CONNECTION_COMMANDS: Final[dict[str, str]] = {
     "CLIENT|NO-TOUCH": _SETTING,
     **dict.fromkeys(("CLIENT|TRACKING", "CLIENT|CACHING", "CLIENT|TRACKINGINFO", "CLIENT|GETREDIR"), _CACHE),
     **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), _TRANSACT),
-    **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR"), _LISTEN),
+    **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), _LISTEN),
     **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), _LISTEN),
+    "MONITOR": _MONITOR,
 }
 """Commands that exist, and are handled, but never by a method: the reason says what does it instead."""
 
@@ -47,7 +50,7 @@ REFUSED: Final[dict[str, str]] = CONNECTION_COMMANDS | {
     "CLIENT|CAPA": _SETTING,
     "CLIENT|IMPORT-SOURCE": _SETTING,
     **dict.fromkeys(("ASKING", "READONLY", "READWRITE"), _SETTING),
-    **dict.fromkeys(("SYNC", "PSYNC"), _LISTEN),
+    **dict.fromkeys(("SYNC", "PSYNC"), _REPLICATE),
     **dict.fromkeys(("BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP"), _BLOCK),
     **dict.fromkeys(("BZPOPMIN", "BZPOPMAX", "BZMPOP"), _BLOCK),
 }

@@ -60,6 +60,7 @@ THREADING_FILES = {
     "kvserver/expirer.py",  # the thread that removes expired keys
     "kvserver/monitors.py",  # the lock of the list of those who watch
     "kvserver/observe/commandlog.py",  # the lock of a log's entries
+    "kvserver/observe/hotkeys.py",  # the lock of what a collection counts
     "kvserver/observe/latency.py",  # the lock of the spikes
     "kvserver/observe/usage.py",  # the lock of what ended connections counted
     "kvserver/pause.py",  # the condition that paused commands wait for

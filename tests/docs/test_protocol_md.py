@@ -51,7 +51,8 @@ _CALLS = {
     "COMMAND HELP": "COMMAND HELP", "LOLWUT": "LOLWUT", "FUNCTION FLUSH": "FUNCTION FLUSH",
     "FUNCTION HELP": "FUNCTION HELP", "DEBUG": "DEBUG SLEEP 0",
     "MSETEX": "MSETEX 1 k v EX 100", "DIGEST": "DIGEST k", "DELEX": "DELEX k", "DELIFEQ": "DELIFEQ k v",
-    "INCREX": "INCREX i",
+    "INCREX": "INCREX i", "HOTKEYS START": "HOTKEYS START METRICS 1 NET", "HOTKEYS STOP": "HOTKEYS STOP",
+    "HOTKEYS RESET": "HOTKEYS RESET", "HOTKEYS GET": "HOTKEYS GET",
     "MONITOR": "MONITOR", "SLOWLOG GET": "SLOWLOG GET", "SLOWLOG LEN": "SLOWLOG LEN", "SLOWLOG RESET": "SLOWLOG RESET",
     "SLOWLOG HELP": "SLOWLOG HELP", "COMMANDLOG GET": "COMMANDLOG GET 1 slow", "COMMANDLOG LEN": "COMMANDLOG LEN slow",
     "COMMANDLOG RESET": "COMMANDLOG RESET slow", "COMMANDLOG HELP": "COMMANDLOG HELP",
@@ -74,7 +75,13 @@ _CALLS = {
     "PUBSUB NUMPAT": "PUBSUB NUMPAT", "PUBSUB SHARDCHANNELS": "PUBSUB SHARDCHANNELS",
     "PUBSUB SHARDNUMSUB": "PUBSUB SHARDNUMSUB c", "PUBSUB HELP": "PUBSUB HELP",
 }  # fmt: skip
-_BEFORE = {"EXEC": ["MULTI"], "DISCARD": ["MULTI"], "CLIENT CACHING": ["CLIENT TRACKING ON OPTIN"]}
+_BEFORE = {
+    "EXEC": ["MULTI"],
+    "DISCARD": ["MULTI"],
+    "HOTKEYS STOP": ["HOTKEYS START METRICS 1 NET"],
+    "HOTKEYS GET": ["HOTKEYS START METRICS 1 NET"],
+    "CLIENT CACHING": ["CLIENT TRACKING ON OPTIN"],
+}
 # Containers have no reply of their own; CLIENT KILL's first-named reply is that of its old form.
 _SPECIAL = {
     "OBJECT",
@@ -89,6 +96,7 @@ _SPECIAL = {
     "SCRIPT",
     "EVAL",
     "EVALSHA",
+    "HOTKEYS",
 }
 _FIRST_BYTE = {
     "simple string": "++", "bulk string": "$$", "integer": "::", "null": "$_", "array": "**", "map": "*%",
@@ -133,10 +141,7 @@ def test_replies_have_the_type_their_entry_names(server: kvserver.Server, name: 
     if name == "RESET":
         version = 2
     with _connect(server) as (sock, replies):
-        before = ["SET k v"]
-        before += {"EXEC": ["MULTI"], "DISCARD": ["MULTI"], "CLIENT CACHING": ["CLIENT TRACKING ON OPTIN"]}.get(
-            name, []
-        )
+        before = ["SET k v", *_BEFORE.get(name, [])]
         sock.sendall(b"HELLO %d\r\n%b\r\n" % (version, "\r\n".join(before).encode()))
         for _ in before:
             while replies.readline() != b"+OK\r\n":

@@ -1,0 +1,182 @@
+"""Listening: messages of channels and what MONITOR shows, each on a connection of its own.
+
+Not here: publishing, which any client does; how bytes become messages (protocol.py).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+
+from kvclient.errors import CallTimeoutError, ClientClosedError, ConnectionLostError, ProtocolError, ServerError
+from kvclient.protocol import encode_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kvclient.connection import Connection
+    from kvclient.protocol import Key, Reply
+
+T = TypeVar("T")
+
+_FOREVER: Final = 365 * 86400.0  # seconds; more than any wait, and still a number that a socket takes
+_CONFIRMATIONS: Final = frozenset(kind + way for kind in (b"", b"p", b"s") for way in (b"subscribe", b"unsubscribe"))
+_monotonic = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What somebody published.
+
+    Attributes:
+        channel: where.
+        data: the message.
+        pattern: the pattern of yours that the channel matched, if it came by one.
+    """
+
+    channel: bytes
+    data: bytes
+    pattern: bytes | None = None
+
+
+class _Listener(Generic[T]):
+    """A connection that the server talks to. It belongs to one thread, but any thread may close it."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._ready: collections.deque[T] = collections.deque()
+        self._closed = False
+        connection.open(_monotonic() + timeout)
+
+    def next(self, timeout: float | None = None) -> T | None:
+        """Wait for the next one; None if there was none within `timeout` seconds (default: as long as it takes).
+
+        Raises:
+            ConnectionLostError: the server is gone. What it sent meanwhile to others, nobody keeps for you.
+            ClientClosedError: this was closed.
+        """
+        deadline = _monotonic() + (_FOREVER if timeout is None else timeout)
+        while not self._ready:
+            try:
+                self._receive(deadline)
+            except CallTimeoutError:
+                return None
+        return self._ready.popleft()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        with contextlib.suppress(ClientClosedError):
+            found = self.next()
+            if found is not None:
+                return found
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop listening; a thread that waits for the next one is woken, and its loop ends."""
+        self._closed = True
+        self._connection.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self._connection.close()
+
+    def _receive(self, deadline: float) -> None:
+        """Take in what comes next."""
+        if self._closed:
+            raise ClientClosedError("this listener is closed")
+        try:
+            replies = self._connection.receive(deadline)
+        except ConnectionLostError:
+            if self._closed:
+                raise ClientClosedError("this listener was closed") from None
+            raise
+        for reply in replies:
+            self._take(reply)
+
+    def _take(self, reply: Reply) -> None:
+        raise NotImplementedError
+
+
+class Subscription(_Listener[Message]):
+    """The messages of channels, in the order in which the server sent them; an iterator that waits for the next.
+
+        with client.listen("news", patterns=["sport.*"]) as messages:
+            for message in messages:
+                print(message.channel, message.data)
+
+    A server closes the connection of somebody who reads too slowly. It belongs to one thread, but any thread may
+    close it.
+    """
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        super().__init__(connection, timeout)
+        self._confirmed = 0
+
+    def subscribe(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> None:
+        """Listen to more: channels, glob patterns of channels, shard channels. On return, the server sends them.
+
+        Server commands: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
+        """
+        self._ask((b"SUBSCRIBE", channels), (b"PSUBSCRIBE", tuple(patterns)), (b"SSUBSCRIBE", tuple(shards)))
+
+    def unsubscribe(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> None:
+        """Listen to these no longer. Messages that came before are still there.
+
+        Server commands: UNSUBSCRIBE, PUNSUBSCRIBE, SUNSUBSCRIBE.
+        """
+        self._ask((b"UNSUBSCRIBE", channels), (b"PUNSUBSCRIBE", tuple(patterns)), (b"SUNSUBSCRIBE", tuple(shards)))
+
+    def _ask(self, *commands: tuple[bytes, tuple[Key, ...]]) -> None:
+        """Send those that name something, and wait until each name is confirmed."""
+        deadline = _monotonic() + self._timeout
+        asked = [(name, names) for name, names in commands if names]
+        self._confirmed = -sum(len(names) for _, names in asked)
+        self._connection.send(b"".join(encode_command((name, *names)) for name, names in asked), deadline)
+        while self._confirmed < 0:
+            self._receive(deadline)
+
+    def _take(self, reply: Reply) -> None:
+        if isinstance(reply, ServerError):
+            raise reply
+        match reply:
+            case [b"message" | b"smessage", bytes(channel), bytes(data)]:
+                self._ready.append(Message(channel, data))
+            case [b"pmessage", bytes(pattern), bytes(channel), bytes(data)]:
+                self._ready.append(Message(channel, data, pattern))
+            case [bytes(kind), _, int()] if kind in _CONFIRMATIONS:
+                self._confirmed += 1
+            case _:
+                raise ProtocolError("the server sent a listener what is no message")
+
+
+class Monitor(_Listener[str]):
+    """Every command that the server runs, as a line of text: time, database and address, then the words.
+
+    It costs the server something for each command. Server command: MONITOR.
+    """
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        super().__init__(connection, timeout)
+        self._accepted = False
+        deadline = _monotonic() + timeout
+        connection.send(encode_command((b"MONITOR",)), deadline)
+        while not self._accepted:
+            self._receive(deadline)
+
+    def _take(self, reply: Reply) -> None:
+        if isinstance(reply, ServerError):
+            raise reply
+        if not isinstance(reply, bytes):
+            raise ProtocolError("the server sent a monitor what is no line")
+        if self._accepted:
+            self._ready.append(reply.decode("utf-8", "backslashreplace"))
+        self._accepted = True

@@ -1,0 +1,172 @@
+"""Transactions: commands that run together, with nobody else's in between, or not at all.
+
+Not here: what a pipeline shares with them (pipeline.py), and how commands become bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from kvclient.commands import Commands
+from kvclient.commands.base import Direct
+from kvclient.errors import ProtocolError, ServerError, TransactionConflictError
+from kvclient.pipeline import Pipeline
+from kvclient.protocol import encode_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kvclient.commands.base import Args, Command, Future, P, S
+    from kvclient.connection import Connection
+    from kvclient.pool import Pool
+    from kvclient.protocol import Key, Reply
+
+T = TypeVar("T")
+
+_MULTI = encode_command((b"MULTI",))
+_EXEC = encode_command((b"EXEC",))
+_UNWATCH = encode_command((b"UNWATCH",))
+
+_monotonic = time.monotonic
+
+
+class Transaction(Pipeline):
+    """Commands that run at the end of a with block, all at once: other clients see none of them done, or all.
+
+        with client.transaction() as t:
+            t.decr("stock")
+            sold = t.incr("sold")
+        print(sold.result())
+
+    A command that fails while it runs, such as incr() of a text, does not undo the others: its future raises, and so
+    does the block (PipelineError). A command that the server refuses beforehand keeps all of them from running
+    (TransactionAbortedError). It belongs to one thread. Leaving the block by an exception sends nothing.
+    """
+
+    def _exchange(
+        self, connection: Connection, chunks: list[tuple[bytes, int]], futures: list[Future[object]], timeout: float
+    ) -> None:
+        replies: list[Reply] = []
+        connection.exchange(_enclosed(chunks), timeout, replies)
+        for future, reply in zip(futures, _results(replies, len(futures)), strict=True):
+            future.settle(reply)
+
+
+class Now(Commands, Direct):
+    """Commands that run at once on a watching transaction's connection; they read what it watches."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+
+    @classmethod
+    def _bind(cls, command: Command[S, P, T]) -> Callable[..., object]:
+        build, convert, patience = command.build, command.convert, command.patience
+
+        def method(self: Now, *args: object, **kwargs: object) -> T:
+            words: Args = build(self, *args, **kwargs)  # type: ignore[arg-type]
+            wait = self._timeout + (patience(words) if patience is not None else 0)
+            reply = self._connection.call(encode_command(words), _monotonic() + wait)
+            if isinstance(reply, ServerError):
+                raise reply
+            return convert(reply)
+
+        return method
+
+
+class WatchingTransaction(Transaction):
+    """A transaction that runs only if the keys it watches stay as they are until then.
+
+    Attributes:
+        now: runs commands at once; what it reads of watched keys holds if the transaction runs.
+    """
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        super().__init__(_Kept(connection), timeout, raise_errors=True)
+        self.now = Now(connection, timeout)
+
+
+class _Kept:
+    """The connection that watches, for all that a transaction sends."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def take(self, _deadline: float, /) -> Connection:
+        """The one there is."""
+        return self._connection
+
+    def give(self, connection: Connection, /) -> None:
+        """Keep it, for another attempt."""
+
+    def drop(self, connection: Connection, /) -> None:
+        """Close it; who keeps it will find that."""
+        connection.close()
+
+
+def watching(pool: Pool, work: Callable[[WatchingTransaction], T], watch: Iterable[Key], timeout: float) -> T:
+    """Watch keys, let `work` read and queue, and run what it queued; all again when a key changed meanwhile.
+
+    Args:
+        pool: where to take a connection; it is kept from the first WATCH to the last EXEC.
+        work: may be called several times. What it returns, the last time, is the result.
+        watch: the keys.
+        timeout: seconds for all attempts together, and for each reply.
+
+    Raises:
+        TransactionConflictError: in all that time somebody else was quicker.
+    """
+    keys = encode_command((b"WATCH", *watch))
+    deadline = _monotonic() + timeout
+    connection = pool.take(deadline)
+    try:
+        while True:
+            transaction = WatchingTransaction(connection, timeout)
+            _expect_ok(connection.call(keys, deadline))
+            try:
+                result = work(transaction)
+                if len(transaction):
+                    transaction.run()
+                else:
+                    _expect_ok(connection.call(_UNWATCH, deadline))
+                break
+            except TransactionConflictError:
+                if _monotonic() > deadline:
+                    raise
+    except BaseException:
+        pool.drop(connection)  # it may still watch
+        raise
+    pool.give(connection)
+    return result
+
+
+def _enclosed(chunks: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+    """The chunks between MULTI and EXEC; in one write if they are one chunk."""
+    if len(chunks) > 1:
+        return [(_MULTI, 1), *chunks, (_EXEC, 1)]
+    payload, count = chunks[0]
+    return [(_MULTI + payload + _EXEC, count + 2)]
+
+
+def _results(replies: list[Reply], count: int) -> list[Reply]:
+    """EXEC's replies.
+
+    Raises:
+        TransactionConflictError: a watched key was changed.
+        ServerError: the server refused a command, and so the whole.
+    """
+    outcome = replies[-1]
+    if outcome is None:
+        raise TransactionConflictError("a watched key was changed by somebody else, so nothing of the transaction ran")
+    if isinstance(outcome, ServerError):
+        refused = next((reply for reply in replies[:-1] if isinstance(reply, ServerError)), None)
+        raise outcome from refused
+    if not isinstance(outcome, list) or len(outcome) != count:
+        raise ProtocolError("EXEC was not answered with a reply for each command")
+    return outcome
+
+
+def _expect_ok(reply: Reply) -> None:
+    if isinstance(reply, ServerError):
+        raise reply
