@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 
+from kvserver.observe.log import get_logger
 from kvserver.state import State
 from kvserver.store.memory import Database
 
@@ -18,6 +19,9 @@ _LONGEST_WAIT = 60.0
 """Seconds. Waits are on the monotonic clock and deadlines on the wall clock, so look again after a while; and keys
 that lost their deadlines wake nobody, but their entries take memory."""
 
+_AFTER_FAILURE = 1.0
+"""Seconds of rest when there was no memory to go on."""
+
 
 class Expirer:
     """Active expiry for one server; ``start`` and ``stop`` once each."""
@@ -25,6 +29,7 @@ class Expirer:
     def __init__(self, state: State) -> None:
         self._state = state
         self._queue = state.keyspace.expiry
+        self._entries_lost = False
         self._thread = threading.Thread(target=self._run, name="kvserver-expiry")
 
     def start(self) -> None:
@@ -38,14 +43,34 @@ class Expirer:
 
     def _run(self) -> None:
         while not self._state.stopping.is_set():
-            self._queue.collect()
-            if self._state.active_expiry.is_set() and self._expire_batch():
-                continue
-            self._tidy()
-            wait = self._seconds_until(self._queue.arm())
-            # Asked after the queue was armed: whoever stops the thread, or ends a pause, wakes it from here on.
-            if not self._state.stopping.is_set():
-                self._queue.wake.wait(wait)
+            try:
+                self._round()
+            except MemoryError:
+                get_logger().error("expiry.out_of_memory")
+                self._state.stopping.wait(_AFTER_FAILURE)
+                self._entries_lost = True
+
+    def _round(self) -> None:
+        if self._entries_lost:
+            self._begin_anew()
+        self._queue.collect()
+        self._tidy()
+        if self._state.active_expiry.is_set() and self._expire_batch():
+            return
+        wait = self._seconds_until(self._queue.arm())
+        # Asked after the queue was armed: whoever stops the thread, or ends a pause, wakes it from here on.
+        if not self._state.stopping.is_set():
+            self._queue.wake.wait(wait)
+
+    def _begin_anew(self) -> None:
+        """After a round that was cut off, which had entries in hand: make them again from the deadlines."""
+        keyspace = self._state.keyspace
+        with keyspace.lock:
+            databases = keyspace.databases
+            self._queue.begin_anew(
+                (deadline, database, key) for database in databases for key, deadline in database.deadlines.items()
+            )
+        self._entries_lost = False
 
     def _seconds_until(self, deadline: float) -> float:
         if deadline == math.inf or not self._state.active_expiry.is_set():

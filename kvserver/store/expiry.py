@@ -53,6 +53,13 @@ class ExpiryQueue(Generic[Where]):
         for entry in incoming:
             heapq.heappush(self._heap, entry)
 
+    def begin_anew(self, deadlines: Iterable[tuple[int, Where, bytes]]) -> None:
+        """Forget all entries and take these, one for each key that has a deadline. Consumer only, lock held."""
+        self._heap, self._incoming = [], []
+        for deadline, where, key in deadlines:
+            self._serial += 1
+            self._incoming.append((deadline, self._serial, where, key))
+
     def due(self, now: int, limit: int) -> list[tuple[Where, bytes]]:
         """Take up to ``limit`` entries that are due. Consumer only."""
         entries: list[tuple[Where, bytes]] = []

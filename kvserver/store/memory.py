@@ -280,8 +280,8 @@ class Database:
         if self.deadlines:
             self.keyspace.expiry.wake.set()  # to drop the entries of keys that are gone
         values, self.values, self.deadlines, self.snapshot = self.values, {}, {}, None
-        if self.keyspace.accessed is not None:
-            self.keyspace.accessed.clear()
+        if (accessed := self.keyspace.accessed) is not None:
+            self.keyspace.accessed = {place: moment for place, moment in accessed.items() if place[0] is not self}
         return values
 
     def announce(self, key: bytes, event: str) -> None:

@@ -21,7 +21,7 @@ DOORS: dict[str, set[str]] = {
     "connection": {"dispatch", "errors", "observe", "protocol", "pushes", "session"},
     "dispatch": {"commands", "errors", "observe", "protocol", "session"},
     "commands": {"config", "errors", "observe", "protocol", "session", "store", "tracking", "version"},
-    "expirer": {"state", "store"},
+    "expirer": {"observe", "state", "store"},
     "session": {"protocol"},
     "state": {
         "changes",

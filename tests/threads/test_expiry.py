@@ -487,3 +487,64 @@ def test_of_the_entries_of_a_key_the_earliest_is_kept(monkeypatch: pytest.Monkey
     clock.now += 10
     once._expire_batch()
     assert not db.values
+
+
+def test_without_memory_it_rests_and_then_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round that is cut off has entries in hand that are nowhere else."""
+    monkeypatch.setattr(expirer, "_AFTER_FAILURE", 0)
+    clock = Clock()
+    state = State(Config(), clock)
+    gone = Gone(state, 500)
+    failures = iter([True, False, True])
+    expire = Database.expire_if_due
+
+    def fails_at_first(database: Database, key: bytes) -> bool:
+        if next(failures, False):
+            raise MemoryError
+        return expire(database, key)
+
+    monkeypatch.setattr(Database, "expire_if_due", fails_at_first)
+    with running(state):
+        with state.keyspace.lock:
+            db = state.keyspace.databases[0]
+            for number in range(500):
+                db.put(b"%d" % number, b"v")
+                db.expire_at(b"%d" % number, START + 5)
+        clock.now += 5
+        state.keyspace.expiry.wake.set()
+        assert gone.event.wait(PATIENCE)
+    assert not db.values
+    assert next(failures, None) is None
+
+
+def test_stale_entries_are_dropped_while_keys_are_due() -> None:
+    clock = Clock()
+    state = State(Config(), clock)
+    once = Expirer(state)
+    db = state.keyspace.databases[0]
+    with state.keyspace.lock:
+        for number in range(20_000):
+            db.put(b"%d" % number, b"v")
+            db.expire_at(b"%d" % number, START + 10**9)
+            db.put(b"%d" % number, b"without a deadline")
+        db.put(b"due", b"v")
+        db.expire_at(b"due", START + 1)
+    clock.now += 1
+    once._round()
+    assert b"due" not in db.values
+    assert not once._queue._heap
+
+
+def test_a_flush_forgets_when_keys_were_used_in_its_own_database_only() -> None:
+    clock = Clock()
+    state = State(Config(), clock)
+    with state.keyspace.lock:
+        first, second = state.keyspace.databases[:2]
+        first.idle_ms(b"k")  # from now on uses are recorded
+        first.put(b"k", b"v")
+        second.put(b"k", b"v")
+        clock.now += 1000
+        state.keyspace.moment = None
+        second.flush()
+        assert first.idle_ms(b"k") == 1000
+        assert state.keyspace.accessed == {(first, b"k"): START}
