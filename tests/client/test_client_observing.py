@@ -27,6 +27,8 @@ def test_slow_commands(kv: kvclient.Client) -> None:
 
 
 def test_large_commands(kv: kvclient.Client) -> None:
+    kv.commandlog_reset("large-request")
+    kv.commandlog_reset("large-reply")
     old = kv.config_get("commandlog-request-larger-than")
     kv.config_set({"commandlog-request-larger-than": 100})
     kv.set("k", "v" * 200)

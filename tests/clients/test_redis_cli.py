@@ -190,5 +190,5 @@ def test_the_prompt_in_resp3(prompt: Callable[..., Terminal]) -> None:
         screen.see("(nil)")
         screen.see("> ")
         screen.enter("hello")
-        screen.see('"server" => "kvserver"')
+        screen.see('"server" => "redis"')
         screen.see("> ")

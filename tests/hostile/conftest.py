@@ -35,7 +35,8 @@ def besiege(caplog: pytest.LogCaptureFixture) -> Besiege:
             bystander = Bystander(arena)
             try:
                 bystander.is_served()
-                threads, descriptors, memory = server_threads(), open_descriptors(), settled_memory()
+                memory = settled_memory()  # first: it collects the garbage of earlier tests, sockets among it
+                threads, descriptors = server_threads(), open_descriptors()
                 caplog.clear()
                 yield Siege(arena, bystander, lambda: [record.getMessage() for record in caplog.records])
                 bystander.is_served()
