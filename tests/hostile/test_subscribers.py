@@ -98,7 +98,7 @@ def test_28_a_subscriber_dies_while_it_is_published_to(siege: Siege) -> None:
             reset(sock)
             for _ in range(3):
                 assert publisher.read() in (b":0\r\n", b":1\r\n")
-        wait_for(lambda: publisher.ask("PUBSUB", "NUMSUB", "c") == b"*2\r\n$1\r\nc\r\n:0\r\n")
+            wait_for(lambda: publisher.ask("PUBSUB", "NUMSUB", "c") == b"*2\r\n$1\r\nc\r\n:0\r\n")
 
 
 def test_28_a_storm_of_subscriptions(siege: Siege) -> None:
