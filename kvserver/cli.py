@@ -6,6 +6,7 @@ Exit status: 0 after an orderly stop, 1 when forced, 2 for anything wrong with h
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -65,22 +66,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _allow_descriptors(settings.maxclients)
         server = Server(settings)
         signals = Signals()
-        server.start()
+        server.start(progress=_Bar() if sys.stderr.isatty() else lambda *_: None, on_end=signals.end)
     except ConfigError as error:
         print(f"kvserver: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
-    return _serve(server, signals)
+    return _serve(server, signals, settings.data_dir or "in memory only")
 
 
-def _serve(server: Server, signals: Signals) -> int:
+def _serve(server: Server, signals: Signals, data: str) -> int:
     log = get_logger()
-    log.info("server.ready", addresses=server.addresses, process=os.getpid(), version=__version__)
+    log.info("server.ready", addresses=server.addresses, process=os.getpid(), version=__version__, data=data)
     _say(f"Ready to accept connections on {server.addresses[0]}")
     signals.wait()
     log.info("server.stopping", addresses=server.addresses)
     if not server.stop():
-        os._exit(1)  # a command that will not end holds its thread; there is nothing left to save
+        os._exit(1)  # a command that will not end holds its thread, or the disk takes no more; the log has said so
     return 0
+
+
+class _Bar:
+    """How much of the data has been loaded, on a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        percent = 100 * done // max(1, total)
+        if percent != self._shown:
+            self._shown = percent
+            bar = "#" * (percent // 4)
+            end = "\n" if percent == 100 else ""
+            print(f"\rLoading [{bar:25}] {percent:3} %", end=end, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _say(line: str) -> None:
@@ -126,6 +142,12 @@ class Signals:
         """Until the first signal."""
         while not self._count:
             self._woken.recv(1)
+
+    def end(self) -> None:
+        """End :meth:`wait`, from any thread, as the first signal would."""
+        self._count += 1
+        with contextlib.suppress(OSError):  # the socket is full of wake-ups
+            self._wake.send(b"\0")
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self._count += 1

@@ -280,6 +280,34 @@ class Config:
         redis="latency-monitor-threshold",
         live=True,
     )
+    data_dir: str = _option(
+        "",
+        _PATH,
+        "Keep the data in this directory, in files that Redis and Valkey load too. Without one it is in memory only.",
+        redis="dir",
+    )
+    fsync: str = _option(
+        "always",
+        _choice("always", "everysec", "no"),
+        "When a change is safe on disk: before its reply, within about a second, or when the system likes. Only with a "
+        "data directory.",
+        redis="appendfsync",
+        live=True,
+    )
+    auto_aof_rewrite_percentage: int = _option(
+        100,
+        _bounded("PERCENT", 0, 2**31 - 1),
+        "Rewrite the files when they have grown by so much since the last time; 0 does not.",
+        redis="auto-aof-rewrite-percentage",
+        live=True,
+    )
+    auto_aof_rewrite_min_size: int = _option(
+        64 * 1024**2,
+        _size_of_at_least(0),
+        "Do not rewrite smaller files by themselves.",
+        redis="auto-aof-rewrite-min-size",
+        live=True,
+    )
     debug_command: str = _option(
         "no",
         _choice("no", "local", "yes"),

@@ -16,10 +16,13 @@ import selectors
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 
 from kvserver.dispatch import execute, log_large_reply
+from kvserver.journal.writer import Journal
 from kvserver.observe.log import get_logger
 from kvserver.protocol.decoder import CommandTooLongError, Decoder, Limits, ProtocolError
 from kvserver.protocol.encoder import encode_error
@@ -37,6 +40,9 @@ _Selector: type[selectors.PollSelector | selectors.SelectSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
 """For a connection that waits for two things. Unlike epoll it needs no descriptor of its own."""
+_HAND_OVER = 16 * 1024
+"""Bytes of replies that the journal's thread may be left to send. They nearly always fit into the socket's buffer."""
+_SEND_NOW: int = getattr(socket, "MSG_DONTWAIT", 0)
 _LINGER_SECONDS = 1
 _LINGER_BYTES = 1024 * 1024
 
@@ -50,6 +56,8 @@ class Connection:
         self._decoder = Decoder(Limits())
         self._stopping = False
         self._selector: selectors.BaseSelector | None = None  # once there is a push queue
+        self._turn = threading.Lock()  # to send; held by the journal's thread, as it were, while it has replies of ours
+        self._refusing = False  # since before this batch, writes are refused
         self._awaited = 0  # the half-received command, by how many were run before it
         if sys.platform != "win32":
             session.pause = self._pause
@@ -85,6 +93,7 @@ class Connection:
         except MemoryError:  # a reply too large to put together; what was asked for has been done
             get_logger().warning("connection.out_of_memory", client=self._session.id)
         finally:
+            self._settle()
             state.clients.remove(self._session)  # first: whoever finds it listed may still shut the socket down
             state.retire(self._session)
             self._sock.close()
@@ -141,6 +150,7 @@ class Connection:
         replies: list[bytes] = []
         count = waiting = 0
         large = session.state.large_reply
+        self._refusing = session.state.refuses_writes is not None
         try:
             for count, words in enumerate(commands, 1):  # noqa: B007 - counted here, added up once
                 if session.pushes is not None:  # what came before this command goes before its reply
@@ -187,9 +197,76 @@ class Connection:
     def _send(self, replies: list[bytes]) -> None:
         data = replies[0] if len(replies) == 1 else b"".join(replies)
         replies.clear()
-        self._sock.sendall(data)
+        persistence = self._session.state.persistence
+        if persistence is None or not self._hold_back(persistence.journal, data):
+            self._sock.sendall(data)
+            self._count_sent(len(data))
+
+    def _count_sent(self, size: int) -> None:
         self._session.writes += 1
-        self._session.sent += len(data)
+        self._session.sent += size
+
+    # Replies that wait for the disk
+
+    def _hold_back(self, journal: Journal, data: bytes) -> bool:
+        """See that what a reply tells of is safe before it leaves; True if the journal's thread will send it.
+
+        Raises:
+            OSError: it cannot be made safe, so the client must not be told that it is.
+        """
+        number = journal.appended  # whatever these replies tell of, done or seen, is among the batches up to here
+        if not journal.holds_back:
+            self._settle()
+            if not self._refusing and not journal.write(number):
+                raise OSError
+            return False
+        self._turn.acquire()  # what was handed over before goes first
+        small = len(data) <= _HAND_OVER and _SEND_NOW
+        if small and journal.when_safe(number, partial(self._deliver, data)):
+            return True
+        safe = journal.wait(number)
+        self._turn.release()
+        if not safe:
+            raise OSError
+        return False
+
+    def _deliver(self, data: bytes, is_safe: bool) -> None:
+        """Send replies whose batch is synced. The journal's thread, which must not wait for a client."""
+        if not is_safe:
+            self.abort()
+            self._turn.release()
+            return
+        try:
+            sent = self._sock.send(data, _SEND_NOW)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the client has left; the connection's own thread will find out
+            sent = len(data)
+        self._count_sent(sent)
+        if sent == len(data):
+            self._turn.release()
+            return
+        rest = threading.Thread(target=self._deliver_rest, args=(data[sent:],), name="kvserver-late-reply")
+        try:
+            rest.start()
+        except RuntimeError:  # the system gives no more threads
+            self.abort()
+            self._turn.release()
+
+    def _deliver_rest(self, data: bytes) -> None:
+        """Send what a client did not take at once. A thread of its own, which ends with it; rare."""
+        try:
+            self._sock.sendall(data)
+            self._count_sent(len(data))
+        except OSError:
+            self.abort()
+        finally:
+            self._turn.release()
+
+    def _settle(self) -> None:
+        """Wait until what was handed over has been sent."""
+        with self._turn:
+            pass
 
     def _refuse(self, error: ProtocolError) -> None:
         """Say what was wrong with the framing, and close."""
@@ -207,6 +284,7 @@ class Connection:
 
         Closing with unread input makes the kernel send a reset, which may destroy the last reply on its way.
         """
+        self._settle()
         with contextlib.suppress(OSError):  # the client has left, or says nothing more and stays: both will do
             self._sock.shutdown(socket.SHUT_WR)
             set_timeout(self._sock, socket.SO_RCVTIMEO, _LINGER_SECONDS)

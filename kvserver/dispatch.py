@@ -55,6 +55,15 @@ def execute(session: Session, words: list[bytes]) -> Reply:
     return reply
 
 
+def replay(session: Session, words: list[bytes]) -> Error | None:
+    """Run a command of the journal; what is wrong with it, or None. Only what changes data may stand in a journal."""
+    command = find(COMMANDS, words[0])
+    if command is None or not (Flags.WRITE in command.flags or command.name == "select"):
+        return Error(f"the command {errors.quote(words[0])} is not one of this server's: it cannot be loaded")
+    reply = execute(session, words)
+    return reply if isinstance(reply, Error) else None
+
+
 def _account(session: Session, command: Command, words: list[bytes]) -> int:
     """Note how long the command took, in nanoseconds, and log it if that was long, or if it was large."""
     now = monotonic_ns()
@@ -148,6 +157,8 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
     if session.monitoring and command.on_database:
         return _rejected(session, Error(errors.MONITORING))
     if state.special:
+        if (refusal := _refusal(session, command)) is not None:
+            return _rejected(session, refusal)
         state.pause.wait(writes=_may_write(command))
         state.mind()
     transaction = session.transaction
@@ -163,6 +174,16 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
     if command.on_database:
         _count_keys(session, command, words, reply, elapsed)
     return reply
+
+
+def _refusal(session: Session, command: Command) -> Error | None:
+    """Why the state of the data forbids a command: it is being loaded, or the disk takes no more changes."""
+    state = session.state
+    if state.loading is not None and Flags.LOADING not in command.flags and not session.recovering:
+        return Error(errors.LOADING)
+    if state.refuses_writes is not None and Flags.WRITE in command.flags:
+        return errors.cannot_write(state.refuses_writes)
+    return None
 
 
 def _count_keys(session: Session, command: Command, words: list[bytes], reply: Reply | Deferred, elapsed: int) -> None:

@@ -40,6 +40,7 @@ BAD_CLIENT_NAME = "ERR Client names cannot contain spaces, newlines or special c
 NO_SUCH_CLIENT = "ERR No such client"
 OUT_OF_MEMORY = "OOM command not allowed: the server has no memory left for it."
 INTERNAL = "ERR internal error; the server's log has the details"
+LOADING = "LOADING Redis is loading the dataset in memory"
 MAX_CLIENTS = "ERR max number of clients reached"
 NO_THREAD = "ERR the server cannot start another thread; try again later"
 NO_DESCRIPTOR = "ERR the server has no file descriptor left for this; try again later"
@@ -66,10 +67,16 @@ BITFIELD_TYPE = "ERR Invalid bitfield type. Use something like i16 u8. Note that
 BITFIELD_OVERFLOW = "ERR Invalid OVERFLOW type specified"
 BITFIELD_READ_ONLY = "ERR BITFIELD_RO only supports the GET subcommand"
 TIMEOUT_OUT_OF_RANGE = "ERR timeout is out of range"
+NOT_POSITIVE = "ERR value is out of range, must be positive"
 NEGATIVE_TIMEOUT = "ERR timeout is negative"
 
 _QUOTED_BYTES = 128
 """How much of a client's own text an error repeats."""
+
+
+def cannot_write(why: str) -> Error:
+    """The journal takes no changes, ``why`` being the system's word for it."""
+    return Error(f"MISCONF Errors writing to the AOF file: {why}")
 
 
 def quote(raw: bytes) -> str:

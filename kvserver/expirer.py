@@ -39,7 +39,8 @@ class Expirer:
     def stop(self) -> None:
         """End, and wait for the thread; ``state.stopping`` has been set."""
         self._queue.wake.set()
-        self._thread.join()
+        if self._thread.ident is not None:  # a server whose data could not be loaded has not started it
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._state.stopping.is_set():

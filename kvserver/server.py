@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +30,10 @@ from typing import Any, Self
 from kvserver import errors
 from kvserver.config import OPTIONS, Config, ConfigError
 from kvserver.connection import Connection, set_timeout
+from kvserver.dispatch import replay
 from kvserver.expirer import Expirer
+from kvserver.journal.directory import DirectoryError
+from kvserver.journal.recovery import RecoveryError
 from kvserver.observe.log import get_logger
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Session
@@ -71,8 +75,12 @@ class Server:
         self._threads_lock = threading.Lock()
         self._connections: dict[threading.Thread, Connection] = {}  # guarded by _threads_lock
         self._accepting: threading.Thread | None = None
+        self._stop_once = threading.Lock()
+        self._is_stopped = False  # guarded by _stop_once
         self._wake: socket.socket  # a byte sent here ends the accept thread; there from start on
         self._expirer = Expirer(self._state)
+        self._end: Callable[[], object] | None = None
+        self._state.fail, self._state.shut_down = self._fail, self._shut_down
 
     # What an embedding program reads
 
@@ -99,41 +107,75 @@ class Server:
 
     # Life
 
-    def start(self) -> Self:
-        """Listen, and begin to accept; returns once clients can connect. A server is started once."""
+    def start(
+        self, *, progress: Callable[[int, int], object] = lambda *_: None, on_end: Callable[[], object] | None = None
+    ) -> Self:
+        """Listen, load the data directory if there is one, and serve. A server is started once.
+
+        Clients that connect before everything is loaded are told so (``-LOADING``).
+
+        Args:
+            progress: called now and then with how many bytes of how many have been loaded.
+            on_end: called, from any thread, when the server wants to be stopped: by SHUTDOWN, or because it can no
+                longer write to its directory. Without it the server stops itself.
+        """
         if self._accepting is not None:
             raise RuntimeError("this server has been started already; make another Server")
+        self._end = on_end
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_listeners)
             self._listen()
             wake, woken = socket.socketpair()
             undo.callback(wake.close)
             undo.callback(woken.close)
-            self._expirer.start()
-            undo.callback(self._expirer.stop)
-            undo.callback(self._state.stopping.set)
             accepting = threading.Thread(target=self._accept_loop, args=(woken,), name="kvserver-accept")
+            if self._state.config.data_dir:
+                self._state.begin_loading()
             accepting.start()
             undo.pop_all()
         self._accepting, self._wake = accepting, wake
+        try:
+            if self._state.config.data_dir:
+                self._load(progress)
+            self._expirer.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
+
+    def _load(self, progress: Callable[[int, int], object]) -> None:
+        """Load the data directory.
+
+        Raises:
+            ConfigError: it cannot be used; the text says why.
+        """
+        state = self._state
+        session = Session(state, 0, "", "", recovering=True)
+        try:
+            state.open_data(partial(replay, session), progress)
+        except (DirectoryError, RecoveryError) as error:
+            raise ConfigError(f"--data-dir {state.config.data_dir}: {error}") from None
 
     def stop(self) -> bool:
         """Stop accepting, let running commands finish, close everything; whether all threads have ended.
 
-        Takes less than 2 s; idle connections take no time. Safe to call again, and before :meth:`start`.
+        Takes less than 2 s and what the disk takes; idle connections take no time. With a data directory, False also
+        means that not everything is on disk. Safe to call again, and before :meth:`start`.
         """
         if self._accepting is None:
             return True
-        if not self._state.stopping.is_set():
-            self._stop_accepting(self._accepting)
+        with self._stop_once:
+            if not self._is_stopped:
+                self._stop_accepting(self._accepting)
+                self._is_stopped = True
         for connection in self._current():
             connection.finish()
-        if self._wait(_FINISH_SECONDS):
-            return True
-        for connection in self._current():
-            connection.abort()
-        return self._wait(_ABORT_SECONDS)
+        ended = self._wait(_FINISH_SECONDS)
+        if not ended:
+            for connection in self._current():
+                connection.abort()
+            ended = self._wait(_ABORT_SECONDS)
+        return self._state.close_data() and ended
 
     def _stop_accepting(self, accepting: threading.Thread) -> None:
         self._state.stopping.set()
@@ -143,6 +185,19 @@ class Server:
         self._wake.close()
         self._close_listeners()
         self._expirer.stop()
+
+    def _shut_down(self) -> None:
+        """SHUTDOWN: have the server stopped, by whoever started it, or in a thread of its own."""
+        if self._end is not None:
+            self._end()
+        else:
+            threading.Thread(target=self.stop, name="kvserver-shutdown").start()
+
+    def _fail(self) -> None:
+        """The journal can take nothing more, and nothing may be acknowledged without it: cut everybody off."""
+        for connection in self._current():
+            connection.abort()
+        self._shut_down()
 
     def __enter__(self) -> Self:
         return self.start()

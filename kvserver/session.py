@@ -87,6 +87,7 @@ class Session:
     special: bool = False  # something below is in force that dispatch has to mind; see ``mind``
     transaction: Transaction | None = None  # from MULTI to EXEC or DISCARD
     executing: bool = False  # inside EXEC, where nothing waits
+    recovering: bool = False  # runs what the journal holds, before anybody else is served
     watched: dict[tuple[int, bytes], bool] = field(default_factory=dict)
     """What WATCH watches, and whether it existed then. Under the keyspace lock, as is ``dirty``."""
     dirty: bool = False  # something that is watched has changed

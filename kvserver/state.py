@@ -18,6 +18,7 @@ from kvserver import errors
 from kvserver.changes import Changes
 from kvserver.clients import Clients
 from kvserver.config import Config
+from kvserver.journal.service import Persistence, Policy
 from kvserver.monitors import Monitors
 from kvserver.observe.commandlog import CommandLog
 from kvserver.observe.hotkeys import Collection
@@ -60,7 +61,7 @@ class State:
 
     def __init__(self, config: Config, clock: Callable[[], int] = wall_clock) -> None:
         self.clock = clock
-        self.keyspace = Keyspace(config.databases, clock)
+        self.keyspace = Keyspace(config.databases, clock, durable=bool(config.data_dir))
         self.clients = Clients()
         self.pubsub = PubSub()
         self.tracking = Tracking(self.clients, lambda: self.config.tracking_table_max_keys)
@@ -75,6 +76,11 @@ class State:
         self.large_replies = CommandLog()
         self.latency = Latency()
         self.hotkeys: Collection | None = None  # the collection that runs, or the last one
+        self.persistence: Persistence | None = None  # with a data directory, once it has been opened
+        self.loading: tuple[float, int, int] | None = None  # since when (monotonic), bytes read, bytes in all
+        self.refuses_writes: str | None = None  # why, while the journal cannot take any
+        self.fail: Callable[[], object] = lambda: None  # end at once: nothing can be acknowledged; the server's own
+        self.shut_down: Callable[[], object] = lambda: None  # SHUTDOWN; the server puts its own here
         self.scripts: dict[bytes, Function] = {}  # what SCRIPT LOAD and EVAL have brought, by SHA1
         self.apply(config)
         self.stopping = threading.Event()  # set once the server stops; a waiting handler gives up then
@@ -107,7 +113,70 @@ class State:
 
     def mind(self) -> None:
         """Note whether dispatch has to look closer at every command."""
-        self.special = bool(self.monitors.sessions) or self.pause.active or self.counts_hotkeys()
+        self.special = (
+            bool(self.monitors.sessions)
+            or self.pause.active
+            or self.counts_hotkeys()
+            or self.loading is not None
+            or self.refuses_writes is not None
+        )
+
+    def open_data(self, replay: Callable[[list[bytes]], Error | None], progress: Callable[[int, int], object]) -> None:
+        """Load the data directory, and keep a journal in it from now on. Clients are told to wait meanwhile.
+
+        Args:
+            replay: runs a command of the journal.
+            progress: told now and then how many bytes of how many have been read.
+
+        Raises:
+            DirectoryError, RecoveryError: it cannot be used.
+        """
+        persistence = Persistence(self.config.data_dir, self.keyspace, self._policy, self.mind_journal)
+        began = self.begin_loading()
+
+        def run(words: list[bytes]) -> str | None:
+            error = replay(words)
+            return None if error is None else error.text
+
+        def report(done: int, total: int) -> None:
+            self.loading = began, done, total
+            progress(done, total)
+
+        try:
+            persistence.open(run, report)
+            self.persistence = persistence
+        finally:
+            self.loading = None
+            self.mind()
+        loaded = persistence.report
+        get_logger().info("data.loaded", keys=loaded.keys, commands=loaded.commands, seconds=round(loaded.seconds, 3))
+        if loaded.cut is not None:
+            path, offset, reason = loaded.cut
+            get_logger().warning("data.tail_cut_off", file=path.name, at=offset, reason=reason)
+
+    def begin_loading(self) -> float:
+        """Tell clients to wait for the data; returns when that began, in monotonic seconds."""
+        if self.loading is None:
+            self.loading = time.monotonic(), 0, 0
+            self.mind()
+        return self.loading[0]
+
+    def close_data(self) -> bool:
+        """Let the data directory go, everything written and synced; whether that could be done. Safe to call again."""
+        persistence = self.persistence
+        return persistence is None or persistence.close()
+
+    def _policy(self) -> Policy:
+        config = self.config
+        return Policy(config.fsync, config.auto_aof_rewrite_percentage, config.auto_aof_rewrite_min_size)
+
+    def mind_journal(self) -> None:
+        """The journal has failed, or recovered. Any thread, with a lock of the journal's held."""
+        failure = None if self.persistence is None else self.persistence.failure
+        if failure is not None and self.config.fsync == "always":
+            self.fail()
+        self.refuses_writes = failure
+        self.mind()
 
     def counts_hotkeys(self) -> bool:
         """Whether a collection of HOTKEYS runs. Its time may be over: what is asked of it next ends it."""

@@ -31,6 +31,7 @@ CONNECTION_COMMANDS: Final[dict[str, str]] = {
     "AUTH": "write the user and password into the URL, redis://USER:PASSWORD@HOST, or give connect(password=)",
     "HELLO": "the client says HELLO itself; choose with connect(protocol=), (password=) and (name=)",
     "SELECT": "write the database into the URL, redis://HOST/DB, or give connect(db=)",
+    "SHUTDOWN": "send the server's process a signal, or use redis-cli; a client that ends its server gets no reply",
     "RESET": "there is nothing to reset; close() the client and connect() again",
     "QUIT": "close() the client, or use it in a with block",
     "CLIENT|SETNAME": "give connect(name=)",
@@ -63,6 +64,14 @@ def _seconds(ttl: Ttl) -> float:
 
 def _wait_patience(args: Args) -> float:
     return float(str(args[2])) / 1000
+
+
+def _waitaof_patience(args: Args) -> float:
+    return float(str(args[3])) / 1000
+
+
+def _save_patience(_args: Args) -> float:
+    return 3600.0  # however much there is
 
 
 def _sleep_patience(args: Args) -> float:
@@ -104,6 +113,30 @@ class ServerCommands(CommandSet):
         """
         return (b"INFO", *sections)
 
+    @command("SAVE", to.done, patience=_save_patience)
+    def save(self) -> Args:
+        """Save the data; return when that is done.
+
+        Server command: SAVE.
+        """
+        return (b"SAVE",)
+
+    @command("BGSAVE", to.text)
+    def bgsave(self, *, schedule: bool = False) -> Args:
+        """Have the data saved in the background; return what the server says to that.
+
+        Server command: BGSAVE.
+        """
+        return (b"BGSAVE", b"SCHEDULE") if schedule else (b"BGSAVE",)
+
+    @command("BGREWRITEAOF", to.text)
+    def bgrewriteaof(self) -> Args:
+        """Have the journal rewritten in the background; return what the server says to that.
+
+        Server command: BGREWRITEAOF.
+        """
+        return (b"BGREWRITEAOF",)
+
     @command("LASTSAVE", to.integer, safe=True)
     def lastsave(self) -> Args:
         """Return when the data was last saved, in seconds since 1970.
@@ -134,6 +167,22 @@ class ServerCommands(CommandSet):
         if milliseconds <= 0:
             raise ValueError("timeout has to be at least a millisecond: WAIT takes 0 for ever")
         return (b"WAIT", replicas, milliseconds)
+
+    @command("WAITAOF", to.pair_of_integers, safe=True, patience=_waitaof_patience)
+    def waitaof(self, local: int, replicas: int, timeout: Ttl) -> Args:
+        """Wait for writes sent before on the same connection to be synced; return by how many they are, here and there.
+
+        Server command: WAITAOF. Only in a pipeline is it certain that those writes took the same connection.
+
+        Args:
+            local: 1 to wait for the server itself.
+            replicas: how many of them to wait for.
+            timeout: how long, in seconds or as a timedelta, more than 0; the call's deadline is that much later.
+        """
+        milliseconds = round(_seconds(timeout) * 1000)
+        if milliseconds <= 0:
+            raise ValueError("timeout has to be at least a millisecond: WAITAOF takes 0 for ever")
+        return (b"WAITAOF", local, replicas, milliseconds)
 
     @command("LOLWUT", to.text, safe=True)
     def lolwut(self, *parameters: Value) -> Args:

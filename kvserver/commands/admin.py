@@ -48,19 +48,6 @@ def time_(session: Session) -> Reply:
 
 
 @_server(
-    "LASTSAVE",
-    "",
-    arity=1,
-    flags=_LOADING | Flags.FAST,
-    categories=("admin", "dangerous"),
-    tips=_UNFORESEEABLE,
-)
-def lastsave(session: Session) -> int:
-    """Returns the Unix time of the last save; without one, when the server started."""
-    return session.state.started_at // 1000
-
-
-@_server(
     "ROLE",
     "",
     arity=1,

@@ -120,7 +120,8 @@ def bitfield(db: Database, key: bytes, *words: bytes) -> Reply:
     new.extend(bytes(max(0, max(field.offset + field.width + 7 >> 3 for field in writes) - len(new))))
     replies, has_changed = _run(operations, new)
     if has_changed or old is None or len(new) > len(old):
-        db.replace(key, Edited(new), "setbit" if has_changed else None)
+        span = min(field.offset >> 3 for field in writes), max(field.offset + field.width + 7 >> 3 for field in writes)
+        db.replace(key, Edited(new), "setbit" if has_changed else None, span)
     return replies
 
 

@@ -66,7 +66,7 @@ def setbit(db: Database, key: bytes, offset: bytes, value: bytes) -> int:
     before = int(bool(new[place >> 3] & mask))
     if old is None or len(new) > len(old) or before != int(value):
         new[place >> 3] = new[place >> 3] | mask if value == b"1" else new[place >> 3] & ~mask
-        db.replace(key, Edited(new), "setbit")
+        db.replace(key, Edited(new), "setbit", (place >> 3, (place >> 3) + 1))
     return before
 
 

@@ -26,8 +26,6 @@ _ALL_NODES = ("request_policy:all_nodes", "response_policy:all_succeeded")
 
 # Settings of Redis that tools ask for and that have only one value here. They can be set to that value.
 FIXED = {
-    "appendonly": "no",
-    "appendfsync": "no",
     "cluster-enabled": "no",
     "lazyfree-lazy-expire": "yes",
     "lazyfree-lazy-user-del": "yes",
@@ -80,7 +78,8 @@ def _matcher(pattern: bytes) -> Callable[[bytes], bool]:
 
 def _all(session: Session) -> dict[str, str]:
     values = {name: option.kind.show(getattr(session.state.config, option.name)) for name, option in _OPTIONS.items()}
-    return FIXED | values | {"port": str(session.state.port)}
+    is_durable = session.state.persistence is not None
+    return FIXED | values | {"port": str(session.state.port), "appendonly": "yes" if is_durable else "no"}
 
 
 @_config(
@@ -113,7 +112,7 @@ def _change(session: Session, name: bytes, value: str) -> dict[str, Any]:
     key = name.lower().decode("utf-8", "surrogateescape")
     if key not in known:
         raise Error(f"ERR Unknown option or number of arguments for CONFIG SET - '{errors.quote(name)}'")
-    if FIXED.get(key) == value and key not in _NEVER_SET:
+    if (FIXED.get(key) == value and key not in _NEVER_SET) or (key == "appendonly" and known[key] == value):
         return {}
     option: Option | None = _OPTIONS.get(key)
     if option is None or not option.live:

@@ -49,6 +49,7 @@ class Flags(Flag):
     FAST = auto()
     NO_AUTH = auto()
     NO_MANDATORY_KEYS = auto()
+    NO_ASYNC_LOADING = auto()
     NO_MULTI = auto()
     ALLOW_BUSY = auto()
 

@@ -203,7 +203,7 @@ def append(db: Database, key: bytes, value: bytes) -> int:
         db.put(key, value, "append")
         return len(value)
     _check_length(db, len(old) + len(value))
-    db.replace(key, Edited(old + value), "append")
+    db.replace(key, Edited(old + value), "append", (len(old), len(old) + len(value)))
     return len(old) + len(value)
 
 
@@ -233,7 +233,7 @@ def setrange(db: Database, key: bytes, offset: bytes, value: bytes) -> int:
     _check_length(db, start + len(value))
     old = old or b""
     new = b"".join((old[:start], bytes(max(0, start - len(old))), value, old[start + len(value) :]))
-    db.replace(key, Edited(new), "setrange")
+    db.replace(key, Edited(new), "setrange", (start, start + len(value)))
     return len(new)
 
 

@@ -161,23 +161,69 @@ def _human(size: float) -> str:
 
 
 def _persistence(state: State) -> _Fields:
+    persistence = state.persistence
+    loading = _loading(state)
+    if persistence is None:
+        return loading | _saving(state.started_at, ok=True, seconds=-1, running=None) | _aof(enabled=False)
+    journal, running = persistence.journal, persistence.rewriting_since
+    ok, seconds = persistence.last_rewrite_ok, persistence.last_rewrite_seconds
+    return (
+        loading
+        | _saving(persistence.saved_at, ok=ok, seconds=seconds, running=running)
+        | {"rdb_changes_since_last_save": journal.appended}
+        | _aof(enabled=True, ok=ok, seconds=seconds, running=running)
+        | {
+            "aof_last_write_status": "ok" if persistence.failure is None else "err",
+            "aof_current_size": persistence.size(),
+            "aof_base_size": persistence.base_size,
+            "aof_buffer_length": journal.appended - journal.written,
+            "aof_pending_rewrite": 0,
+            "aof_pending_bio_fsync": int(journal.synced < journal.written),
+            "aof_delayed_fsync": journal.delayed,
+        }
+    )
+
+
+def _loading(state: State) -> _Fields:
+    loading = state.loading
+    if loading is None:
+        return {"loading": 0, "async_loading": 0}
+    since, done, total = loading
     return {
-        "loading": 0,
+        "loading": 1,
         "async_loading": 0,
+        "loading_start_time": int(time.time() - (time.monotonic() - since)),
+        "loading_total_bytes": total,
+        "loading_loaded_bytes": done,
+        "loading_loaded_perc": f"{100 * done / max(1, total):.2f}",
+    }
+
+
+def _saving(saved_at: int, *, ok: bool, seconds: int, running: float | None) -> _Fields:
+    return {
         "rdb_changes_since_last_save": 0,
-        "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": state.started_at // 1000,
-        "rdb_last_bgsave_status": "ok",
-        "rdb_last_bgsave_time_sec": -1,
-        "rdb_current_bgsave_time_sec": -1,
-        "aof_enabled": 0,
-        "aof_rewrite_in_progress": 0,
+        "rdb_bgsave_in_progress": int(running is not None),
+        "rdb_last_save_time": saved_at // 1000,
+        "rdb_last_bgsave_status": "ok" if ok else "err",
+        "rdb_last_bgsave_time_sec": seconds,
+        "rdb_current_bgsave_time_sec": _seconds_since(running),
+    }
+
+
+def _aof(*, enabled: bool, ok: bool = True, seconds: int = -1, running: float | None = None) -> _Fields:
+    return {
+        "aof_enabled": int(enabled),
+        "aof_rewrite_in_progress": int(running is not None),
         "aof_rewrite_scheduled": 0,
-        "aof_last_rewrite_time_sec": -1,
-        "aof_current_rewrite_time_sec": -1,
-        "aof_last_bgrewrite_status": "ok",
+        "aof_last_rewrite_time_sec": seconds,
+        "aof_current_rewrite_time_sec": _seconds_since(running),
+        "aof_last_bgrewrite_status": "ok" if ok else "err",
         "aof_last_write_status": "ok",
     }
+
+
+def _seconds_since(moment: float | None) -> int:
+    return -1 if moment is None else round(time.monotonic() - moment)
 
 
 def _stats(state: State) -> _Fields:

@@ -18,6 +18,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
+from kvserver.store.lock import Lock
+
 Where = TypeVar("Where")
 _Entry = tuple[int, int, Where, bytes]
 
@@ -31,7 +33,7 @@ class ExpiryQueue(Generic[Where]):
     Locking: ``add`` and ``take`` are called with the lock given here held; the heap is the consumer's own.
     """
 
-    def __init__(self, lock: threading.RLock) -> None:
+    def __init__(self, lock: Lock) -> None:
         self._lock = lock
         self._incoming: list[_Entry[Where]] = []
         self._heap: list[_Entry[Where]] = []

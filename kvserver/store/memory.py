@@ -23,6 +23,7 @@ from itertools import islice
 from typing import Protocol
 
 from kvserver.store.expiry import ExpiryQueue
+from kvserver.store.lock import Lock, RecordingLock
 from kvserver.store.scan import Snapshot
 
 
@@ -54,6 +55,25 @@ class Listener(Protocol):
         """Two databases are about to exchange their numbers."""
 
 
+class Recorder(Protocol):
+    """Who writes down every change. Called with the lock held; must not block."""
+
+    def changed(self, database: Database, key: bytes) -> None:
+        """A key was set or removed."""
+
+    def edited(self, database: Database, key: bytes, span: tuple[int, int]) -> None:
+        """Of a key's value only the bytes from one place to another are new, and zeros before them."""
+
+    def deadline_changed(self, database: Database, key: bytes) -> None:
+        """A key was given a deadline, or lost it."""
+
+    def flushed(self, databases: Sequence[Database]) -> None:
+        """These are about to lose every key."""
+
+    def swapped(self, first: Database, second: Database) -> None:
+        """Two databases are about to exchange their numbers."""
+
+
 class Keyspace:
     """All databases, what they share, and the lock.
 
@@ -61,12 +81,23 @@ class Keyspace:
         databases: how many there are.
         clock: wall-clock milliseconds since the epoch; injected, so that tests move time instead of waiting.
         max_value: the longest value that APPEND and SETRANGE may make, in bytes.
+        durable: whether changes will be recorded.
     """
 
-    def __init__(self, databases: int, clock: Callable[[], int], max_value: int = 512 * 1024**2) -> None:
-        self.lock = threading.RLock()
-        # Whether the calling thread holds the lock. There is no public way to ask; threading's own Condition asks so.
-        self.held: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001
+    def __init__(
+        self, databases: int, clock: Callable[[], int], max_value: int = 512 * 1024**2, *, durable: bool = False
+    ) -> None:
+        self.lock: Lock
+        self.held: Callable[[], bool]  # whether the calling thread holds the lock
+        self._recording: RecordingLock | None = None
+        if durable:
+            self.lock = self._recording = RecordingLock()
+            self.held = self._recording.is_owned
+        else:
+            self.lock = threading.RLock()
+            # There is no public way to ask; threading's own Condition asks so.
+            self.held = self.lock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001
+        self.recorder: Recorder | None = None
         self.max_value = max_value
         self.clock = clock
         self.moment: int | None = None  # ``now`` of the command that holds the lock, once it has asked
@@ -80,6 +111,13 @@ class Keyspace:
         self.hits = self.misses = self.expired = 0
         self.snapshots = 0  # taken so far, which orders them
 
+    def record(self, recorder: Recorder | None, commit: Callable[[], object] | None) -> None:
+        """Have every change recorded from now on, and ``commit`` called before the lock is released; None: no more."""
+        assert self._recording is not None
+        with self.lock:
+            self.recorder = recorder
+            self._recording.commit = commit
+
     @property
     def now(self) -> int:
         """Wall-clock milliseconds, the same during one command. Lock held; dispatch forgets it between commands."""
@@ -91,15 +129,18 @@ class Keyspace:
         """Exchange two databases for everyone at once. Lock held."""
         assert self.held()
         these = self.databases
-        if self.listener is not None and first != second:
-            self.listener.swapped(these[first], these[second])
+        if first != second:
+            for each in (self.listener, self.recorder):
+                if each is not None:
+                    each.swapped(these[first], these[second])
         these[first], these[second] = these[second], these[first]
         these[first].index, these[second].index = first, second
 
     def flush(self) -> list[dict[bytes, bytes]]:
         """Empty every database. Lock held; the caller lets the returned contents go after releasing it."""
-        if self.listener is not None:
-            self.listener.flushed(self.databases)
+        for each in (self.listener, self.recorder):
+            if each is not None:
+                each.flushed(self.databases)
         return [database.empty() for database in self.databases]
 
 
@@ -219,12 +260,16 @@ class Database:
             self.deadlines.pop(key, None)
         self._changed(key, event, is_new=is_new)
 
-    def replace(self, key: bytes, value: bytes, event: str | None = "set") -> None:
-        """Set the value and keep the deadline. The caller has looked the key up, so an expired one is gone."""
+    def replace(self, key: bytes, value: bytes, event: str | None = "set", span: tuple[int, int] | None = None) -> None:
+        """Set the value and keep the deadline. The caller has looked the key up, so an expired one is gone.
+
+        ``span`` says where the value's new bytes begin and end, if the others are as they were; or zero, where there
+        were none. It keeps the journal short.
+        """
         assert self.keyspace.held()
         is_new = key not in self.values
         self.values[key] = value
-        self._changed(key, event, is_new=is_new)
+        self._changed(key, event, is_new=is_new, span=span)
 
     def remove(self, key: bytes, event: str | None = "del") -> bool:
         """Delete the key; whether it was there."""
@@ -246,16 +291,14 @@ class Database:
         self.deadlines[key] = deadline
         if before is None or deadline < before:  # otherwise the entry it has is early enough
             self.keyspace.expiry.add(deadline, self, key)
-        if self.keyspace.listener is not None:
-            self.keyspace.listener.changed(self, key, event)
+        self._deadline_changed(key, event)
 
     def persist(self, key: bytes) -> bool:
         """Take the deadline away; whether there was one."""
         assert self.keyspace.held()
         if self.deadlines.pop(key, None) is None:
             return False
-        if self.keyspace.listener is not None:
-            self.keyspace.listener.changed(self, key, "persist")
+        self._deadline_changed(key, "persist")
         return True
 
     def expire_if_due(self, key: bytes) -> bool:
@@ -270,8 +313,9 @@ class Database:
 
     def flush(self) -> dict[bytes, bytes]:
         """Empty the database; returns the old contents, for the caller to let go outside the lock."""
-        if self.keyspace.listener is not None:
-            self.keyspace.listener.flushed([self])
+        for each in (self.keyspace.listener, self.keyspace.recorder):
+            if each is not None:
+                each.flushed([self])
         return self.empty()
 
     def empty(self) -> dict[bytes, bytes]:
@@ -289,13 +333,25 @@ class Database:
         if self.keyspace.listener is not None:
             self.keyspace.listener.announced(self, key, event)
 
-    def _changed(self, key: bytes, event: str | None, *, is_new: bool) -> None:
+    def _changed(self, key: bytes, event: str | None, *, is_new: bool, span: tuple[int, int] | None = None) -> None:
         keyspace = self.keyspace
+        if keyspace.recorder is not None:
+            if span is None:
+                keyspace.recorder.changed(self, key)
+            else:
+                keyspace.recorder.edited(self, key, span)
         if keyspace.accessed is not None:
             self.touch(key)
         if keyspace.listener is not None:
             if is_new:
                 keyspace.listener.announced(self, key, "new")
+            keyspace.listener.changed(self, key, event)
+
+    def _deadline_changed(self, key: bytes, event: str | None) -> None:
+        keyspace = self.keyspace
+        if keyspace.recorder is not None:
+            keyspace.recorder.deadline_changed(self, key)
+        if keyspace.listener is not None:
             keyspace.listener.changed(self, key, event)
 
     def _missed(self, key: bytes, *, announce: bool = True) -> None:
@@ -307,6 +363,8 @@ class Database:
         self.deadlines.pop(key, None)
         if self.keyspace.accessed is not None:
             self.keyspace.accessed.pop((self, key), None)
+        if self.keyspace.recorder is not None:
+            self.keyspace.recorder.changed(self, key)
         if self.keyspace.listener is not None:
             self.keyspace.listener.changed(self, key, event)
 

@@ -17,8 +17,20 @@ DOORS: dict[str, set[str]] = {
     "__init__": {"config", "server", "version"},
     "__main__": {"cli"},
     "cli": {"config", "observe", "server", "version"},
-    "server": {"clients", "config", "connection", "errors", "expirer", "observe", "protocol", "session", "state"},
-    "connection": {"dispatch", "errors", "observe", "protocol", "pushes", "session"},
+    "server": {
+        "clients",
+        "config",
+        "connection",
+        "dispatch",
+        "errors",
+        "expirer",
+        "journal",
+        "observe",
+        "protocol",
+        "session",
+        "state",
+    },
+    "connection": {"dispatch", "errors", "journal", "observe", "protocol", "pushes", "session"},
     "dispatch": {"commands", "errors", "observe", "protocol", "session"},
     "commands": {"config", "errors", "observe", "protocol", "session", "store", "tracking", "version"},
     "expirer": {"observe", "state", "store"},
@@ -28,6 +40,7 @@ DOORS: dict[str, set[str]] = {
         "clients",
         "config",
         "errors",
+        "journal",
         "monitors",
         "observe",
         "pause",
@@ -41,6 +54,7 @@ DOORS: dict[str, set[str]] = {
     "changes": {"pubsub", "session", "store", "tracking"},
     "tracking": {"clients", "protocol", "pushes", "session"},
     "monitors": {"observe", "protocol", "pushes", "session"},
+    "journal": {"observe", "protocol", "store"},
     "pause": set(),
     "pubsub": {"protocol", "pushes", "session", "store"},
     "pushes": {"config", "protocol"},
@@ -70,7 +84,11 @@ THREADING_FILES = {
     "kvserver/pushes.py",  # the lock of a connection's queue of messages
     "kvserver/server.py",  # the accept thread and the connections' threads
     "kvserver/state.py",  # the locks of settings and counters
-    "kvserver/store/expiry.py",  # is given the keyspace lock
+    "kvserver/connection.py",  # whose turn it is to send: its own thread's or the journal's
+    "kvserver/journal/service.py",  # the thread of a rewrite
+    "kvserver/journal/writer.py",  # the journal's thread, and what it shares
+    "kvserver/store/expiry.py",  # the event that wakes the thread of expiry
+    "kvserver/store/lock.py",  # the keyspace lock with a journal
     "kvserver/store/memory.py",  # the keyspace lock
     "kvclient/pool.py",  # the lock of the pool
 }
