@@ -29,7 +29,7 @@ from typing import Any, Self
 
 from kvserver import errors
 from kvserver.config import OPTIONS, Config, ConfigError
-from kvserver.connection import Connection, set_timeout
+from kvserver.connection import Connection, pin_thread, set_timeout
 from kvserver.dispatch import replay
 from kvserver.expirer import Expirer
 from kvserver.journal.directory import DirectoryError
@@ -152,7 +152,7 @@ class Server:
         state = self._state
         session = Session(state, 0, "", "", recovering=True)
         try:
-            state.open_data(partial(replay, session), progress)
+            state.open_data(partial(replay, session), progress, partial(pin_thread, state.config.pin_threads))
         except (DirectoryError, RecoveryError) as error:
             raise ConfigError(f"--data-dir {state.config.data_dir}: {error}") from None
 

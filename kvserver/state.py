@@ -62,6 +62,7 @@ class State:
     def __init__(self, config: Config, clock: Callable[[], int] = wall_clock) -> None:
         self.clock = clock
         self.keyspace = Keyspace(config.databases, clock, durable=bool(config.data_dir))
+        self.persistence: Persistence | None = None  # with a data directory, once it has been opened
         self.clients = Clients()
         self.pubsub = PubSub()
         self.tracking = Tracking(self.clients, lambda: self.config.tracking_table_max_keys)
@@ -76,7 +77,6 @@ class State:
         self.large_replies = CommandLog()
         self.latency = Latency()
         self.hotkeys: Collection | None = None  # the collection that runs, or the last one
-        self.persistence: Persistence | None = None  # with a data directory, once it has been opened
         self.loading: tuple[float, int, int] | None = None  # since when (monotonic), bytes read, bytes in all
         self.refuses_writes: str | None = None  # why, while the journal cannot take any
         self.fail: Callable[[], object] = lambda: None  # end at once: nothing can be acknowledged; the server's own
@@ -100,6 +100,8 @@ class State:
         Each setting is replaced as a whole, so that those who read one without the lock never see half of a change.
         """
         self.config = config
+        if self.persistence is not None:
+            self.persistence.journal.policy = config.fsync
         self.changes.notify(config.notify_keyspace_events)
         # What every command is compared with; off is what none ever reaches.
         self.slow_ns = min(
@@ -121,12 +123,18 @@ class State:
             or self.refuses_writes is not None
         )
 
-    def open_data(self, replay: Callable[[list[bytes]], Error | None], progress: Callable[[int, int], object]) -> None:
+    def open_data(
+        self,
+        replay: Callable[[list[bytes]], Error | None],
+        progress: Callable[[int, int], object],
+        in_thread: Callable[[], object],
+    ) -> None:
         """Load the data directory, and keep a journal in it from now on. Clients are told to wait meanwhile.
 
         Args:
             replay: runs a command of the journal.
             progress: told now and then how many bytes of how many have been read.
+            in_thread: called by the journal's thread when it begins.
 
         Raises:
             DirectoryError, RecoveryError: it cannot be used.
@@ -143,7 +151,7 @@ class State:
             progress(done, total)
 
         try:
-            persistence.open(run, report)
+            persistence.open(run, report, in_thread)
             self.persistence = persistence
         finally:
             self.loading = None

@@ -75,7 +75,7 @@ class Effects:
         """What has changed since the last call: effects, each with the database it is for (None: any)."""
         if not self._changes and not self._before:
             return []
-        effects = [*self._before, *self._present()]
+        effects = [*self._before, *self._present()] if self._before else list(self._present())
         self._before.clear()
         self._changes.clear()
         return effects

@@ -59,8 +59,10 @@ class Persistence:
         self._rewrite_began: float | None = None
         self.report = Report()
 
-    def open(self, run: Run, progress: Progress = lambda *_: None) -> Report:
-        """Take the directory, load it, and begin to record.
+    def open(
+        self, run: Run, progress: Progress = lambda *_: None, in_thread: Callable[[], object] = lambda: None
+    ) -> Report:
+        """Take the directory, load it, and begin to record. The journal's thread calls ``in_thread`` first.
 
         Raises:
             DirectoryError, RecoveryError: it cannot be used.
@@ -75,7 +77,12 @@ class Persistence:
             self.base_size = directory.size()
             increment = directory.folder / directory.manifest.increments[-1][0]
             self.journal = Journal(
-                self._keyspace.lock, increment, lambda: self._policy().fsync, self._on_failure, self._consider_rewrite
+                self._keyspace.lock,
+                increment,
+                self._policy().fsync,
+                self._on_failure,
+                self._consider_rewrite,
+                in_thread,
             )
         except BaseException:
             directory.close()

@@ -58,23 +58,26 @@ class Journal:
     Args:
         keyspace_lock: guards the list of batches.
         path: the increment to go on with; it exists.
-        policy: ``always``, ``everysec`` or ``no``; asked each time, for CONFIG SET may change it.
+        policy: ``always``, ``everysec`` or ``no``; may be set anew at any time.
         on_failure: called when the journal has failed, and when it has recovered, from any thread.
         after_round: called by the thread after it has written; it may begin a rewrite.
+        in_thread: called once, by the thread, before anything else.
     """
 
     def __init__(
         self,
         keyspace_lock: contextlib.AbstractContextManager[object],
         path: Path,
-        policy: Callable[[], str],
+        policy: str,
         on_failure: Callable[[], object],
         after_round: Callable[[], object] = lambda: None,
+        in_thread: Callable[[], object] = lambda: None,
     ) -> None:
         self._keyspace_lock = keyspace_lock
-        self._policy = policy
+        self.policy = policy
         self._on_failure = on_failure
         self._after_round = after_round
+        self._in_thread = in_thread
         self._queue: list[Batch | _Switch] = []  # guarded by the keyspace lock, as are the next two
         self.appended = 0
         self._idle = True  # the thread sleeps, and has to be woken for a batch
@@ -91,7 +94,8 @@ class Journal:
         self.delayed = 0  # replies that waited because syncing was behind
         self._waiting = threading.Lock()
         self._waiters: list[Waiter] = []
-        self._wake = threading.Semaphore(0)
+        self._wake = threading.Lock()  # held but for the moment of waking; whoever clears _idle releases it
+        self._wake.acquire()
         self._stopping = threading.Event()
         self.failure: str | None = None  # why nothing is acknowledged
         self._sync_failed = False
@@ -106,7 +110,8 @@ class Journal:
     def stop(self) -> bool:
         """Write and sync what there is, and end; whether all of it is on disk."""
         self._stopping.set()
-        self._wake.release()
+        with self._keyspace_lock:
+            self._rouse()
         self._thread.join()
         with contextlib.suppress(OSError):
             os.close(self._descriptor)
@@ -119,24 +124,26 @@ class Journal:
         self._queue.append(batch)
         self.appended += 1
         if self._idle:
-            self._idle = False
-            self._wake.release()
+            self._rouse()
 
     def switch(self, path: Path) -> threading.Event:
         """Have everything that is appended from now on written to another file; the event says when that began."""
         switch = _Switch(path)
         self._queue.append(switch)
+        self._rouse()
+        return switch.done
+
+    def _rouse(self) -> None:
         if self._idle:
             self._idle = False
             self._wake.release()
-        return switch.done
 
     # Replies
 
     @property
     def holds_back(self) -> bool:
         """Whether replies wait for the disk."""
-        return self._policy() == "always"
+        return self.policy == "always"
 
     def when_safe(self, number: int, call: Callable[[bool], object]) -> bool:
         """Have ``call`` called, by this journal's thread, once batch ``number`` is synced; False if it is already."""
@@ -168,7 +175,7 @@ class Journal:
                 if self.written < number:
                     self._write()
         behind = self._behind_since
-        if behind is not None and self._policy() == "everysec" and time.monotonic() - behind > _MOST_BEHIND:
+        if behind is not None and self.policy == "everysec" and time.monotonic() - behind > _MOST_BEHIND:
             self.delayed += 1
             self.wait(self.written)
         return self.written >= number
@@ -176,6 +183,7 @@ class Journal:
     # The thread
 
     def _run(self) -> None:
+        self._in_thread()
         while not self._stopping.is_set():
             self._wake.acquire()
             while self._round():
@@ -190,7 +198,7 @@ class Journal:
             self._stopping.wait(SYNC_SECONDS)
         with self._io:
             self._write()
-        if self._policy() != "no" or self._waiters:
+        if self.policy != "no" or self._waiters:
             self._sync()
         self._after_round()
         with self._keyspace_lock:
