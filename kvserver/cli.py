@@ -11,13 +11,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from kvserver import config
 from kvserver.config import ConfigError
+from kvserver.journal import tools
 from kvserver.observe.log import configure, get_logger
 from kvserver.server import Server
 from kvserver.version import __version__
@@ -26,7 +27,9 @@ _OTHER_DESCRIPTORS = 32
 """Open files that are not connections: standard streams, listeners, what the interpreter keeps."""
 _EPILOG = (
     "Each option can also be set by an environment variable, KVSERVER_PORT for --port and so on, or in a TOML file "
-    "given by --config. Options win over the environment, the environment over the file."
+    "given by --config. Options win over the environment, the environment over the file.  "
+    "kvserver check DIR looks at a data directory, kvserver repair DIR cuts off what a bad disk has damaged, "
+    "kvserver backup DIR TARGET copies one, also from a running server."
 )
 
 
@@ -57,7 +60,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until a signal ends it; returns the exit status."""
+    """Run the server until a signal ends it, or a tool on a data directory; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in _TOOLS:
+        return _tool(*arguments)
     given = vars(parser().parse_args(arguments))
     file = given.pop("config")
     try:
@@ -71,6 +77,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"kvserver: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
     return _serve(server, signals, settings.data_dir or "in memory only")
+
+
+_TOOLS: dict[str, tuple[Callable[..., int], int, str]] = {
+    "check": (tools.check, 1, "DIR"),
+    "repair": (tools.repair, 1, "DIR"),
+    "backup": (tools.backup, 2, "DIR TARGET"),
+}
+"""What to call, with how many words, and what they are."""
+
+
+def _tool(name: str, *words: str) -> int:
+    call, count, usage = _TOOLS[name]
+    if len(words) != count or any(word.startswith("-") for word in words):
+        print(f"kvserver {name} {usage}: {(call.__doc__ or '').splitlines()[0]}", file=sys.stderr)  # noqa: T201
+        return 0 if words[:1] in (("--help",), ("-h",)) else 2
+    return call(*words, _say)
 
 
 def _serve(server: Server, signals: Signals, data: str) -> int:
