@@ -166,6 +166,7 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
         if Flags.NO_MULTI in command.flags:
             return _rejected(session, errors.not_in_transaction(command.name))
         transaction.queued.append(partial(_run_queued, session, command, words))
+        transaction.writes = transaction.writes or _writes(command)
         return _QUEUED
     reply = _run_and_tell(session, command, words)
     if callable(reply):
@@ -181,9 +182,18 @@ def _refusal(session: Session, command: Command) -> Error | None:
     state = session.state
     if state.loading is not None and Flags.LOADING not in command.flags and not session.recovering:
         return Error(errors.LOADING)
-    if state.refuses_writes is not None and Flags.WRITE in command.flags:
-        return errors.cannot_write(state.refuses_writes)
-    return None
+    if state.refuses_writes is None:
+        return None
+    error = errors.cannot_write(state.refuses_writes)
+    if command.name == "exec" and session.transaction is not None and session.transaction.writes:
+        session.release_transaction()
+        return errors.exec_aborted_by(error)
+    return error if _writes(command) else None
+
+
+def _writes(command: Command) -> bool:
+    """Whether a command may change data; a script may."""
+    return Flags.WRITE in command.flags or command.name in ("eval", "evalsha")
 
 
 def _count_keys(session: Session, command: Command, words: list[bytes], reply: Reply | Deferred, elapsed: int) -> None:

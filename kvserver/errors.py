@@ -136,7 +136,7 @@ def not_in_transaction(name: str) -> Error:
 
 def exec_aborted_by(error: Error) -> Error:
     """For an EXEC that was refused itself, and took the transaction with it."""
-    return Error(f"EXECABORT Transaction discarded because of: {error.text.partition(' ')[2]}")
+    return Error(f"EXECABORT Transaction discarded because of: {error.text.removeprefix('ERR ')}")
 
 
 def invalid_expire(name: str) -> Error:
