@@ -150,7 +150,8 @@ class Directory:
         """
         path = self.manifest_path
         if not path.exists():
-            stray = sorted(self.folder.glob(f"{_NAME}.*.aof")) if self.folder.exists() else []
+            # A first start that was killed leaves an empty increment behind; anything in one means more than that.
+            stray = sorted(file for file in self.folder.glob(f"{_NAME}.*.aof") if file.stat().st_size)
             if stray:
                 raise DirectoryError(f"{path}: is missing, though there is {stray[0].name}; restore it from a backup.")
             self.manifest = Manifest()
