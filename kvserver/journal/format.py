@@ -214,15 +214,17 @@ def _bad(data: Data, position: int, what: str) -> Unreadable:
 
 
 def _has_lost_sector(data: Data, position: int) -> bool:
-    """Whether there is a sector of zeros behind a place, or the rest is nothing but zeros."""
+    """Whether there is a sector of zeros behind a place; or a part of one, at the place itself or at the file's end."""
+    size = len(data)
+    second = min(size, (position // _SECTOR + 1) * _SECTOR)
+    last = max(position, (size - 1) // _SECTOR * _SECTOR)
+    if not any(data[position:second]) or not any(data[last:size]):
+        return True
     zeros = bytes(_SECTOR)
-    first = -(-position // _SECTOR) * _SECTOR
-    place = data.find(zeros, first)
-    while place >= 0:
-        if place % _SECTOR == 0:
-            return True
+    place = data.find(zeros, second)
+    while place >= 0 and place % _SECTOR:
         place = data.find(zeros, (place // _SECTOR + 1) * _SECTOR)
-    return not any(data[max(position, len(data) - _SECTOR) :])
+    return place >= 0
 
 
 def _is_followed(data: Data, position: int) -> bool:

@@ -127,7 +127,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_file_that_may_not_grow(data: Path, mode: str) -> None:
     """The system writes as much as fits and then refuses: real short writes, and no half batch behind."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _LIMITED, "--port", "0", "--data-dir", str(data), "--fsync", mode, "--log-level", "error"],
+        [sys.executable, "-c", _LIMITED, "--port", "0", "--data-dir", str(data), "--fsync", mode],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stdout is not None

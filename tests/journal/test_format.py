@@ -109,6 +109,16 @@ def test_a_sector_that_was_never_written_cuts_the_last_batch(lost: int) -> None:
         assert error.offset == len(first)
 
 
+def test_a_batch_whose_first_line_reaches_into_a_lost_sector() -> None:
+    first = encode_batch([[b"SET", b"k", b"v" * 440]])
+    assert 512 - 20 < len(first) < 512
+    data = bytearray(first + encode_batch([[b"SET", b"k", b"w" * 100]]))
+    data[512:] = bytes(len(data) - 512)
+    found, error = read(bytes(data))
+    assert len(found) == 1
+    assert isinstance(error, Truncated)
+
+
 def test_a_lost_sector_in_the_middle_is_damage() -> None:
     first = encode_batch([[b"SET", b"big", b"v" * 4096]])
     data = bytearray(first + encode_batch([SET]))
