@@ -1,9 +1,9 @@
 """A disk that forgets what was not synced: made from what a program really asked of the system.
 
 strace tells the calls; :class:`Disk` replays them up to any one, and then loses power. Of a file, what was written
-since its last sync may be there or not, each sector by itself (a lost one reads as zeros), and the file may end anywhere
-behind what was synced. Of a directory, the names that were created, changed or removed since its last sync may be so
-or not, in the order in which they were: a later one is not kept if an earlier one was lost.
+since its last sync may be there or not, each sector by itself (a lost one reads as zeros), and the file may end
+anywhere behind what was synced. Of a directory, the names that were created, changed or removed since its last sync
+may be so or not, in the order in which they were: a later one is not kept if an earlier one was lost.
 """
 
 from __future__ import annotations

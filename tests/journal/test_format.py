@@ -110,7 +110,7 @@ def test_a_sector_that_was_never_written_cuts_the_last_batch(lost: int) -> None:
 
 
 def test_a_batch_whose_first_line_reaches_into_a_lost_sector() -> None:
-    first = encode_batch([[b"SET", b"k", b"v" * 440]])
+    first = encode_batch([[b"SET", b"k", b"v" * 450]])
     assert 512 - 20 < len(first) < 512
     data = bytearray(first + encode_batch([[b"SET", b"k", b"w" * 100]]))
     data[512:] = bytes(len(data) - 512)
