@@ -69,6 +69,8 @@ class Persistence:
         """
         directory = self.directory
         directory.open()
+        if directory.manifest.names:
+            get_logger().info("data.loading", files=len(directory.manifest.names), bytes=directory.size())
         try:
             self.report = recover(directory, self._keyspace, run, progress)
             directory.remove_strays()

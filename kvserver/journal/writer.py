@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -258,7 +259,7 @@ class Journal:
     def _switch_to(self, switch: _Switch) -> None:
         """Go on in another file. What the old one holds is synced first, unless that can no longer be had."""
         if not self._sync_failed:
-            os.fdatasync(self._descriptor)
+            _sync(self._descriptor)
         descriptor = _open(switch.path)
         os.close(self._descriptor)
         self._descriptor, self._size, self._selected = descriptor, os.fstat(descriptor).st_size, -1
@@ -270,7 +271,7 @@ class Journal:
         number, behind = self.written, time.monotonic()
         if number > self.synced and not self._sync_failed:
             try:
-                os.fdatasync(self._descriptor)
+                _sync(self._descriptor)
             except OSError as error:
                 self._sync_failed = True
                 self._fail("fdatasync", error)
@@ -311,6 +312,18 @@ class Journal:
             if self._sync_failed:
                 self._sync_failed = False
                 self._recover()
+
+
+def _sync(descriptor: int) -> None:
+    """Return when the bytes of a file are on the disk itself, as far as the system can tell."""
+    if sys.platform == "darwin":  # there fsync leaves them in the disk's own memory
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
 
 
 def _open(path: Path) -> int:

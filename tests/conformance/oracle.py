@@ -62,7 +62,8 @@ class Wire:
 
     def ends(self, data: bytes) -> bytes:
         """Send ``data``; everything that comes back until the server closes."""
-        self.send(data)
+        if data:
+            self.send(data)
         with contextlib.suppress(ConnectionError):
             return self._file.read()
         return b"(reset)"

@@ -45,6 +45,7 @@ def test_killed_while_it_is_written_to(crash: ModuleType, mode: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_three_hundred_times(crash: ModuleType) -> None:
     assert crash.run(100, 2) > 0
 

@@ -19,7 +19,7 @@ from kvserver.store.memory import Database, Keyspace
 
 
 @given(batches)
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_everything_comes_back(commands: list[list[bytes]]) -> None:
     """Random commands and transactions, of every family that there is, and a rewrite in the middle."""
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +36,7 @@ def test_everything_comes_back(commands: list[list[bytes]]) -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 @given(sent=batches)
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_everything_comes_back_in_the_others(name: str, sent: list[list[bytes]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with kvserver.Server(port=0, data_dir=folder, fsync="no") as server, Wire(server.port) as wire:
