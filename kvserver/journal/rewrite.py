@@ -46,6 +46,7 @@ def rewrite(directory: Directory, journal: Journal, keyspace: Keyspace) -> int:
     with keyspace.lock:
         switched = journal.switch(directory.folder / increment)
         copy, now = copy_of(keyspace), keyspace.clock()
+    journal.flush()
     base = directory.base_name(number)
     size = write_base(directory.folder / base, copy, now)
     del copy

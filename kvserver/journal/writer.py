@@ -88,7 +88,7 @@ class Journal:
         self.grown = 0  # bytes written since the start, or since the last switch
         self._selected = -1
         self._unwritten: list[Batch | _Switch] = []  # taken from the queue, and not yet in the file
-        self._counted = 0  # batches taken from the queue
+        self._retired: list[int] = []  # descriptors of files that are done; see _switch_to
         self.written = 0
         self.synced = 0
         self._behind_since: float | None = None  # when the oldest batch that is not synced was written
@@ -114,8 +114,9 @@ class Journal:
         with self._keyspace_lock:
             self._rouse()
         self._thread.join()
-        with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+        for descriptor in (*self._retired, self._descriptor):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
         return self.failure is None
 
     # Under the keyspace lock
@@ -128,11 +129,19 @@ class Journal:
             self._rouse()
 
     def switch(self, path: Path) -> threading.Event:
-        """Have everything that is appended from now on written to another file; the event says when that began."""
+        """Have everything that is appended from now on written to another file; the event says when that began.
+
+        The keyspace lock is held, as for ``append``.
+        """
         switch = _Switch(path)
         self._queue.append(switch)
         self._rouse()
         return switch.done
+
+    def flush(self) -> None:
+        """Write everything that has been appended, now. The keyspace lock is not held."""
+        with self._io:
+            self._write()
 
     def _rouse(self) -> None:
         if self._idle:
@@ -151,10 +160,14 @@ class Journal:
         with self._waiting:
             if self.synced >= number:
                 return False
-            if self.failure is None:
+            failed = self.failure is not None
+            if not failed:
                 self._waiters.append((number, call))
-                return True
-        call(False)
+        if failed:
+            call(False)
+        elif not self.holds_back:  # the thread may sleep, for everything is written
+            with self._keyspace_lock:
+                self._rouse()
         return True
 
     def wait(self, number: int, timeout: float | None = None) -> bool:
@@ -202,6 +215,10 @@ class Journal:
         if self.policy != "no" or self._waiters:
             self._sync()
         self._after_round()
+        with self._io:
+            retired, self._retired = self._retired, []
+        for descriptor in retired:
+            os.close(descriptor)
         with self._keyspace_lock:
             self._idle = not (self._queue or self._unwritten or self.failure is not None) or self._stopping.is_set()
             return not self._idle
@@ -216,7 +233,7 @@ class Journal:
             return
         try:
             self._write_all()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._fail("write", error)
             return
         self.written = number
@@ -261,13 +278,14 @@ class Journal:
         if not self._sync_failed:
             _sync(self._descriptor)
         descriptor = _open(switch.path)
-        os.close(self._descriptor)
+        self._retired.append(self._descriptor)  # the thread may be syncing it just now; it closes it
         self._descriptor, self._size, self._selected = descriptor, os.fstat(descriptor).st_size, -1
         self.grown = 0
         switch.done.set()
 
     def _sync(self) -> None:
         """Sync what has been written, and let go who waits for it."""
+        # In this order: what was written before the file was switched has been synced by that.
         number, behind = self.written, time.monotonic()
         if number > self.synced and not self._sync_failed:
             try:
@@ -289,11 +307,12 @@ class Journal:
 
     # Failure
 
-    def _fail(self, what: str, error: OSError) -> None:
+    def _fail(self, what: str, error: OSError | MemoryError) -> None:
         is_first = self.failure is None
-        self.failure = f"{what}: {error.strerror}"
+        why = "out of memory" if isinstance(error, MemoryError) else error.strerror
+        self.failure = f"{what}: {why}"
         if is_first:
-            get_logger().error("journal.failed", call=what, error=error.strerror)
+            get_logger().error("journal.failed", call=what, error=why)
         with self._waiting:
             lost, self._waiters = self._waiters, []
         for _, call in lost:

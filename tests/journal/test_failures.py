@@ -298,3 +298,31 @@ def test_replies_wait_rather_than_fall_far_behind(data: Path, disk: Disk, monkey
         go_on.set()
         assert sock.recv(5) == b"+OK\r\n"
         assert sock.recv(5) == b"+OK\r\n"
+
+
+def test_a_rewrite_while_the_old_file_is_being_synced(data: Path, disk: Disk) -> None:
+    """The old file is left open until that is over: its number could be another file's by then."""
+    reached, go_on, calls = threading.Event(), threading.Event(), [0]
+
+    def first_is_slow(descriptor: int) -> None:
+        calls[0] += 1
+        if calls[0] == 1:
+            reached.set()
+            assert go_on.wait(PATIENCE)
+        os.fdatasync(descriptor)
+
+    with (
+        kvserver.Server(port=0, data_dir=str(data), fsync="everysec") as server,
+        redis.Redis(port=server.port) as client,
+    ):
+        disk.fdatasync = first_is_slow
+        client.set("a", 1)
+        assert reached.wait(PATIENCE)
+        assert client.save() is True
+        go_on.set()
+        client.set("b", 1)
+        assert client.execute_command("WAITAOF", 1, 0, 20_000) == [1, 0]
+        assert client.info("persistence")["aof_last_write_status"] == "ok"
+        wanted = contents(server)
+    with kvserver.Server(port=0, data_dir=str(data)) as server:
+        assert contents(server) == wanted

@@ -16,6 +16,7 @@ from journal.test_recovery import fill, increment
 
 import kvserver
 from kvserver.journal import rewrite as rewriting
+from kvserver.journal import writer
 
 
 def files(data: Path) -> list[str]:
@@ -197,3 +198,16 @@ def test_shutdown_of_an_embedded_server() -> None:
         thread.join(10)
     assert set(threading.enumerate()) <= before
     assert server.stop()
+
+
+def test_waitaof_long_after_the_write(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``no`` nobody syncs by himself: the thread that does sleeps, and has to be woken."""
+    monkeypatch.setattr(writer, "SYNC_SECONDS", 0.01)
+    with kvserver.Server(port=0, data_dir=str(data), fsync="no") as server, redis.Redis(port=server.port) as client:
+        client.set("k", "v")
+        persistence = server._state.persistence
+        assert persistence is not None
+        while not persistence.journal._idle:
+            pass
+        assert persistence.journal.synced == 0
+        assert client.execute_command("WAITAOF", 1, 0, 20_000) == [1, 0]
