@@ -180,7 +180,8 @@ class Server:
     def _stop_accepting(self, accepting: threading.Thread) -> None:
         self._state.stopping.set()
         self._state.pause.stop()
-        self._wake.send(b"\0")
+        with contextlib.suppress(OSError):  # a connection that came just now has ended the accept thread already
+            self._wake.send(b"\0")
         accepting.join()
         self._wake.close()
         self._close_listeners()

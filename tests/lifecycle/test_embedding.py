@@ -226,3 +226,18 @@ def test_stop_tells_again_that_a_thread_is_left(monkeypatch: pytest.MonkeyPatch)
         release.set()
     monkeypatch.setattr("kvserver.server._FINISH_SECONDS", 10)
     assert server.stop()
+
+
+def test_a_connection_that_comes_while_it_stops() -> None:
+    """It may end the accept thread before that is told to end."""
+    server = kvserver.Server(port=0).start()
+    accepting, stop_pauses = server._accepting, server._state.pause.stop
+
+    def connect_meanwhile() -> None:
+        stop_pauses()
+        with socket.create_connection(("127.0.0.1", server.port)):
+            assert accepting is not None
+            accepting.join(10)
+
+    server._state.pause.stop = connect_meanwhile  # type: ignore[method-assign]
+    assert server.stop()
