@@ -214,17 +214,15 @@ class Connection:
         Raises:
             OSError: it cannot be made safe, so the client must not be told that it is.
         """
-        number = journal.appended  # whatever these replies tell of, done or seen, is among the batches up to here
-        if not journal.holds_back:
+        if self._refusing:  # what this batch has read is as safe as can be
             self._settle()
-            if not self._refusing and not journal.write(number):
-                raise OSError
             return False
+        number = journal.appended  # whatever these replies tell of, done or seen, is among the batches up to here
         self._turn.acquire()  # what was handed over before goes first
         small = len(data) <= _HAND_OVER and _SEND_NOW
         if small and journal.when_safe(number, partial(self._deliver, data)):
             return True
-        safe = journal.wait(number)
+        safe = journal.wait_safe(number)
         self._turn.release()
         if not safe:
             raise OSError

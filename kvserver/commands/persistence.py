@@ -109,7 +109,7 @@ def waitaof(session: Session, numlocal: bytes, numreplicas: bytes, timeout: byte
     else:
         journal = persistence.journal
         seconds = 0.0 if session.executing else milliseconds / 1000 or None
-        safe = journal.wait(journal.appended, seconds if local else 0.0)
+        safe = journal.wait_synced(journal.appended, seconds if local else 0.0)
     if replicas and not session.executing:
         session.wait(milliseconds / 1000 or None)
     return [int(safe), 0]

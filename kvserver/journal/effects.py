@@ -7,7 +7,7 @@ recorded: a transaction that counts a key a thousand times is one SET.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kvserver.store.memory import Database
@@ -73,7 +73,11 @@ class Effects:
 
     def take(self) -> list[tuple[int | None, Effect]]:
         """What has changed since the last call: effects, each with the database it is for (None: any)."""
-        if not self._changes and not self._before:
+        changes = self._changes
+        if len(changes) == 1 and not self._before:  # as most commands do
+            (database, key), change = changes.popitem()
+            return list(_effects(database, key, change))
+        if not changes and not self._before:
             return []
         effects = [*self._before, *self._present()] if self._before else list(self._present())
         self._before.clear()
@@ -82,16 +86,20 @@ class Effects:
 
     def _present(self) -> Iterator[tuple[int | None, Effect]]:
         for (database, key), change in self._changes.items():
-            value = database.values.get(key)
-            if value is None:
-                yield database.index, (b"DEL", key)
-            elif change is _WHOLE or sum(end - start for start, end in change.spans) * 2 > len(value):
-                yield database.index, as_set(key, value, database.deadlines.get(key))
-            else:
-                for start, end in change.spans:
-                    yield database.index, (b"SETRANGE", key, b"%d" % start, value[start:end])
-                if change.deadline:
-                    yield database.index, _deadline(key, database.deadlines.get(key))
+            yield from _effects(database, key, change)
+
+
+def _effects(database: Database, key: bytes, change: _Change) -> Iterable[tuple[int | None, Effect]]:
+    """What makes a key what it is now, after a change."""
+    value = database.values.get(key)
+    if value is None:
+        return ((database.index, (b"DEL", key)),)
+    if change is _WHOLE or sum(end - start for start, end in change.spans) * 2 > len(value):
+        return ((database.index, as_set(key, value, database.deadlines.get(key))),)
+    effects: list[Effect] = [(b"SETRANGE", key, b"%d" % start, value[start:end]) for start, end in change.spans]
+    if change.deadline:
+        effects.append(_deadline(key, database.deadlines.get(key)))
+    return [(database.index, effect) for effect in effects]
 
 
 def as_set(key: bytes, value: bytes, deadline: int | None) -> Effect:

@@ -72,9 +72,16 @@ class Batch:
     end: int
 
 
+_LENGTHS = [b"$%d\r\n" % length for length in range(1024)]  # of most words, made once
+
+
 def encode_command(words: Sequence[bytes]) -> bytes:
     """A command as an array of bulk strings."""
-    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        length = len(word)
+        parts += (_LENGTHS[length] if length < 1024 else b"$%d\r\n" % length, word, b"\r\n")
+    return b"".join(parts)
 
 
 def encode_batch(commands: Iterable[Sequence[bytes]]) -> bytes:

@@ -4,15 +4,15 @@ Three numbers say how far it is; each counts batches since the start: ``appended
 may leave when what it tells of is as safe as ``appendfsync`` promises: synced with ``always``, otherwise written.
 
 * ``append`` runs under the keyspace lock, so the order of the journal is the order of the effects. It only puts the
-  batch into a list.
-* With ``always`` one thread, this one, writes and syncs whatever is waiting, all at once, and then sends the replies
-  that were held back for it; no connection thread waits for another.
-* With ``everysec`` and ``no`` a connection's thread writes what is waiting before it replies, and this thread syncs
-  once a second as long as there is something to sync.
+  batch into a queue.
+* One thread, the writer, writes whatever is waiting, all at once, with ``always`` syncs it, and then sends the replies
+  that were held back for it. No connection thread waits for another, or for the disk.
+* With ``everysec`` another thread, the syncer, syncs once a second as long as there is something to sync; with ``no``
+  only when WAITAOF asks for it.
 
-Locks, in the order in which they are taken: the keyspace lock (only to take the list), ``_io`` (whoever writes to the
-file; it is there to be held during output), ``_waiting`` (those who wait). Nobody holds the keyspace lock and takes
-another one here.
+Locks: the keyspace lock (to append, and to put the writer to sleep); ``_io`` and ``_syncing``, which are there to be held
+while somebody writes or syncs; ``_waiting`` (those who wait), the innermost. Nobody takes one of the first three while
+holding another of them.
 
 After a failed write or sync nothing is acknowledged any more. With ``always`` the server ends. With the others writes
 are refused; writing is tried again each second, but after a failed sync only a rewrite into new files helps, for the
@@ -21,6 +21,7 @@ system reports a lost page once and then calls it clean.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import sys
@@ -53,6 +54,23 @@ class _Switch:
         self.done = threading.Event()
 
 
+class _Waiting:
+    """A thread that waits to be told."""
+
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._is_safe = False
+
+    def tell(self, is_safe: bool) -> None:
+        """End the waiting."""
+        self._is_safe = is_safe
+        self._done.set()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Whether the good news came in time (seconds; None: as long as it takes)."""
+        return self._done.wait(timeout) and self._is_safe
+
+
 class Journal:
     """The end of the increment that is being written.
 
@@ -79,8 +97,10 @@ class Journal:
         self._on_failure = on_failure
         self._after_round = after_round
         self._in_thread = in_thread
-        self._queue: list[Batch | _Switch] = []  # guarded by the keyspace lock, as are the next two
-        self.appended = 0
+        # Added to under the keyspace lock, taken from under _io: each is one step of the interpreter's, so the two
+        # need no lock in common.
+        self._queue: collections.deque[Batch | _Switch] = collections.deque()
+        self.appended = 0  # guarded by the keyspace lock, as is the next
         self._idle = True  # the thread sleeps, and has to be woken for a batch
         self._io = threading.Lock()
         self._descriptor = _open(path)
@@ -89,31 +109,44 @@ class Journal:
         self._selected = -1
         self._unwritten: list[Batch | _Switch] = []  # taken from the queue, and not yet in the file
         self._retired: list[int] = []  # descriptors of files that are done; see _switch_to
+        self._taken = 0  # batches taken from the queue, written or not
         self.written = 0
         self.synced = 0
         self._behind_since: float | None = None  # when the oldest batch that is not synced was written
-        self.delayed = 0  # replies that waited because syncing was behind
+        self.delayed = 0  # rounds that waited because syncing was behind
         self._waiting = threading.Lock()
-        self._waiters: list[Waiter] = []
+        self._for_reply: list[Waiter] = []  # those who wait until a batch is as safe as a reply needs
+        self._for_sync: list[Waiter] = []  # those who wait until it is synced
         self._wake = threading.Lock()  # held but for the moment of waking; whoever clears _idle releases it
         self._wake.acquire()
+        self._syncing = threading.Lock()  # held while a file is synced, and while one is closed
+        self._sync_wanted = threading.Event()
         self._stopping = threading.Event()
         self.failure: str | None = None  # why nothing is acknowledged
         self._sync_failed = False
-        self._thread = threading.Thread(target=self._run, name="kvserver-journal")
+        self._threads = [
+            threading.Thread(target=self._write_loop, name="kvserver-journal"),
+            threading.Thread(target=self._sync_loop, name="kvserver-journal-sync"),
+        ]
 
     # Life
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> bool:
         """Write and sync what there is, and end; whether all of it is on disk."""
         self._stopping.set()
+        self._sync_wanted.set()
         with self._keyspace_lock:
             self._rouse()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
+        self.flush()
+        self._sync()
+        self._let_go()
         for descriptor in (*self._retired, self._descriptor):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -138,97 +171,118 @@ class Journal:
         self._rouse()
         return switch.done
 
-    def flush(self) -> None:
-        """Write everything that has been appended, now. The keyspace lock is not held."""
-        with self._io:
-            self._write()
-
     def _rouse(self) -> None:
         if self._idle:
             self._idle = False
             self._wake.release()
 
-    # Replies
+    # Waiting
 
-    @property
-    def holds_back(self) -> bool:
-        """Whether replies wait for the disk."""
-        return self.policy == "always"
+    def _is_safe(self, number: int) -> bool:
+        return (self.synced if self.policy == "always" else self.written) >= number
 
     def when_safe(self, number: int, call: Callable[[bool], object]) -> bool:
-        """Have ``call`` called, by this journal's thread, once batch ``number`` is synced; False if it is already."""
+        """Have the writer call ``call`` once batch ``number`` is as safe as a reply needs; False if it is already."""
         with self._waiting:
-            if self.synced >= number:
+            if self._is_safe(number):
                 return False
-            failed = self.failure is not None
-            if not failed:
-                self._waiters.append((number, call))
-        if failed:
-            call(False)
-        elif not self.holds_back:  # the thread may sleep, for everything is written
-            with self._keyspace_lock:
-                self._rouse()
+            if self.failure is None:
+                self._for_reply.append((number, call))
+                return True
+        call(False)
         return True
 
-    def wait(self, number: int, timeout: float | None = None) -> bool:
+    def wait_safe(self, number: int) -> bool:
+        """Wait until batch ``number`` is as safe as a reply needs; whether it is."""
+        waiter = _Waiting()
+        return not self.when_safe(number, waiter.tell) or waiter.wait(None)
+
+    def wait_synced(self, number: int, timeout: float | None = None) -> bool:
         """Wait until batch ``number`` is synced; whether it is. ``timeout`` in seconds; None: as long as it takes."""
-        safe = False
-        done = threading.Event()
+        waiter = _Waiting()
+        with self._waiting:
+            if self.synced >= number:
+                return True
+            if self.failure is not None:
+                return False
+            self._for_sync.append((number, waiter.tell))
+        self._sync_wanted.set()
+        return waiter.wait(timeout)
 
-        def tell(is_safe: bool) -> None:
-            nonlocal safe
-            safe = is_safe
-            done.set()
+    def _let_go(self) -> None:
+        """Tell those whose batches are safe, or synced."""
+        with self._waiting:
+            safe = [call for number, call in self._for_reply if self._is_safe(number)]
+            self._for_reply = [waiter for waiter in self._for_reply if not self._is_safe(waiter[0])]
+            safe += [call for number, call in self._for_sync if number <= self.synced]
+            self._for_sync = [waiter for waiter in self._for_sync if waiter[0] > self.synced]
+        for call in safe:
+            call(True)
 
-        return not self.when_safe(number, tell) or (done.wait(timeout) and safe)
+    # The threads
 
-    def write(self, number: int) -> bool:
-        """Before a reply that does not wait for the disk: see that batch ``number`` is written. Whether it is."""
-        if self.written < number:
-            with self._io:
-                if self.written < number:
-                    self._write()
-        behind = self._behind_since
-        if behind is not None and self.policy == "everysec" and time.monotonic() - behind > _MOST_BEHIND:
-            self.delayed += 1
-            self.wait(self.written)
-        return self.written >= number
-
-    # The thread
-
-    def _run(self) -> None:
+    def _write_loop(self) -> None:
         self._in_thread()
         while not self._stopping.is_set():
             self._wake.acquire()
             while self._round():
                 pass
-        with self._io:
-            self._write()
-        self._sync()
 
     def _round(self) -> bool:
-        """Write and sync once; whether there is, or soon will be, more to do."""
-        if not self.holds_back or self.failure is not None:
+        """Write what waits, and let go who waited for it; whether there is more to do."""
+        if self.failure is not None:
             self._stopping.wait(SYNC_SECONDS)
-        with self._io:
-            self._write()
-        if self.policy != "no" or self._waiters:
+        self.flush()
+        if self.policy == "always":
             self._sync()
+        elif self.policy == "everysec":
+            self._sync_wanted.set()
+            self._catch_up()
+        self._let_go()
         self._after_round()
-        with self._io:
-            retired, self._retired = self._retired, []
-        for descriptor in retired:
-            os.close(descriptor)
         with self._keyspace_lock:
             self._idle = not (self._queue or self._unwritten or self.failure is not None) or self._stopping.is_set()
             return not self._idle
 
+    def _catch_up(self) -> None:
+        """Hold replies back while syncing is too far behind."""
+        first = True
+        while self._is_behind() and self.failure is None and not self._stopping.is_set():
+            self.delayed += first
+            first = False
+            self.wait_synced(self.synced + 1, SYNC_SECONDS)
+
+    def _is_behind(self) -> bool:
+        since = self._behind_since
+        return since is not None and time.monotonic() - since > _MOST_BEHIND
+
+    def _sync_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._sync_wanted.wait()
+            self._stopping.wait(SYNC_SECONDS)
+            self._sync_wanted.clear()
+            self._sync()
+            self._let_go()
+            self._close_retired()
+
+    def _close_retired(self) -> None:
+        with self._io:
+            retired, self._retired = self._retired, []
+        with self._syncing:
+            for descriptor in retired:
+                os.close(descriptor)
+
+    def flush(self) -> None:
+        """Write everything that has been appended, now. The keyspace lock is not held."""
+        with self._io:
+            self._write()
+
     def _write(self) -> None:
         """Write everything that has been appended. ``_io`` is held."""
-        with self._keyspace_lock:
-            taken, self._queue = self._queue, []
-            number = self.appended
-        self._unwritten += taken
+        while self._queue:
+            item = self._queue.popleft()
+            self._unwritten.append(item)
+            self._taken += not isinstance(item, _Switch)
         if self._sync_failed and not any(isinstance(item, _Switch) for item in self._unwritten):
             return
         try:
@@ -236,7 +290,7 @@ class Journal:
         except (OSError, MemoryError) as error:
             self._fail("write", error)
             return
-        self.written = number
+        self.written = self._taken
         if self._behind_since is None and self.written > self.synced:
             self._behind_since = time.monotonic()
         if self.failure is not None and not self._sync_failed:
@@ -256,7 +310,7 @@ class Journal:
                 pieces.append(encode_batch(commands))
                 size += len(pieces[-1])
                 count += 1
-            self._put(b"".join(pieces))
+            self._put(pieces[0] if count == 1 else b"".join(pieces))
             self._selected = selected
             del self._unwritten[:count]
 
@@ -278,16 +332,19 @@ class Journal:
         if not self._sync_failed:
             _sync(self._descriptor)
         descriptor = _open(switch.path)
-        self._retired.append(self._descriptor)  # the thread may be syncing it just now; it closes it
+        self._retired.append(self._descriptor)  # it may be being synced just now; the syncer closes it
+        self._sync_wanted.set()
         self._descriptor, self._size, self._selected = descriptor, os.fstat(descriptor).st_size, -1
         self.grown = 0
         switch.done.set()
 
     def _sync(self) -> None:
-        """Sync what has been written, and let go who waits for it."""
-        # In this order: what was written before the file was switched has been synced by that.
-        number, behind = self.written, time.monotonic()
-        if number > self.synced and not self._sync_failed:
+        """Sync what has been written."""
+        with self._syncing:
+            # In this order: what was written before the file was switched has been synced by that.
+            number, behind = self.written, time.monotonic()
+            if number <= self.synced or self._sync_failed:
+                return
             try:
                 _sync(self._descriptor)
             except OSError as error:
@@ -295,15 +352,8 @@ class Journal:
                 self._fail("fdatasync", error)
                 return
             self._behind_since = behind if self.written > number else None
-            self._let_go(number)
-
-    def _let_go(self, number: int) -> None:
-        with self._waiting:
-            self.synced = number
-            safe = [call for wanted, call in self._waiters if wanted <= number]
-            self._waiters = [waiter for waiter in self._waiters if waiter[0] > number]
-        for call in safe:
-            call(True)
+            with self._waiting:
+                self.synced = number
 
     # Failure
 
@@ -314,7 +364,8 @@ class Journal:
         if is_first:
             get_logger().error("journal.failed", call=what, error=why)
         with self._waiting:
-            lost, self._waiters = self._waiters, []
+            lost = self._for_reply + self._for_sync
+            self._for_reply, self._for_sync = [], []
         for _, call in lost:
             call(False)
         if is_first:
