@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Compare kvserver with Debian's redis-server, side by side in one run, by redis-benchmark.
 
-    .venv/bin/python scripts/bench.py [--rounds 5] [--clients 50] [--size 32]
+    .venv/bin/python scripts/bench.py [--rounds 5] [--clients 50] [--size 32] [--fsync always|everysec|no]
+
+With --fsync both keep their data on disk, in folders under the present one, with the same setting.
 
 Both are started here, on free ports of this machine, and ended here. Rounds are interleaved, so that whatever else
 the machine does meets both. The medians and their ratios are printed as a Markdown table; server CPU time a command
@@ -18,6 +20,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -44,13 +47,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--size", type=int, default=32, help="bytes a value")
+    parser.add_argument("--fsync", choices=("always", "everysec", "no"), help="keep the data on disk")
     options = parser.parse_args()
     for program in ("redis-server", "redis-benchmark"):
         if shutil.which(program) is None:
             print(f"bench: {program} is not installed (Debian: redis-server, redis-tools).", file=sys.stderr)
             return 2
     with ExitStack() as stack:
-        sides = [stack.enter_context(start()) for start in (kvserver, redis)]
+        sides = [stack.enter_context(start(options.fsync)) for start in (kvserver, redis)]
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
             for depth in PIPELINES:
@@ -62,29 +66,33 @@ def main() -> int:
 
 
 @contextmanager
-def kvserver() -> Iterator[Side]:
+def kvserver(fsync: str | None) -> Iterator[Side]:
     command = [sys.executable, "-m", "kvserver", "--port", "0", "--log-level", "error"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        port = int(process.stdout.readline().rpartition(":")[2])
-        yield Side("kvserver", port, process.pid)
-    finally:
-        end(process)
-
-
-@contextmanager
-def redis() -> Iterator[Side]:
-    for port in range(16379, 16479):  # redis-server takes no free port by itself; it says so when one is taken
-        command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        command += ["--data-dir", folder, "--fsync", fsync] if fsync else []
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:
-            if any("Ready to accept" in line for line in process.stdout):
-                yield Side("redis-server", port, process.pid)
-                return
+            port = int(process.stdout.readline().rpartition(":")[2])
+            yield Side("kvserver", port, process.pid)
         finally:
             end(process)
+
+
+@contextmanager
+def redis(fsync: str | None) -> Iterator[Side]:
+    for port in range(16379, 16479):  # redis-server takes no free port by itself; it says so when one is taken
+        command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "yes" if fsync else "no"]
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            command += ["--dir", folder, "--appendfsync", fsync or "no"]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            try:
+                if any("Ready to accept" in line for line in process.stdout):
+                    yield Side("redis-server", port, process.pid)
+                    return
+            finally:
+                end(process)
     raise SystemExit("bench: no port is free for redis-server")
 
 

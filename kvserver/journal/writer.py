@@ -10,9 +10,9 @@ may leave when what it tells of is as safe as ``appendfsync`` promises: synced w
 * With ``everysec`` another thread, the syncer, syncs once a second as long as there is something to sync; with ``no``
   only when WAITAOF asks for it.
 
-Locks: the keyspace lock (to append, and to put the writer to sleep); ``_io`` and ``_syncing``, which are there to be held
-while somebody writes or syncs; ``_waiting`` (those who wait), the innermost. Nobody takes one of the first three while
-holding another of them.
+Locks: the keyspace lock (to append, and to put the writer to sleep); ``_io`` and ``_syncing``, which are there to be
+held while somebody writes or syncs; ``_waiting`` (those who wait), the innermost. Nobody takes one of the first three
+while holding another of them.
 
 After a failed write or sync nothing is acknowledged any more. With ``always`` the server ends. With the others writes
 are refused; writing is tried again each second, but after a failed sync only a rewrite into new files helps, for the
