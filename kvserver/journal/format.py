@@ -1,7 +1,8 @@
 r"""The bytes of a journal file. Pure functions of bytes: no files.
 
-A file is a sequence of batches. A batch is what became visible at once: a command's effect, or a transaction's. It is
-one annotation line, which Redis and Valkey pass over, and the effects as commands in RESP::
+A file is a sequence of batches. A batch is what was written at once: the effects of one command or of many, as commands
+in RESP, behind one annotation line, which Redis and Valkey pass over. Effects that became visible at once, those of a
+transaction for one, are never in two batches, and stand between MULTI and EXEC::
 
     #CRC:9ae0daaf 31\r\n             CRC-32 of the bytes of the batch, in hexadecimal, and their number
     *3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n
@@ -17,7 +18,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from kvserver.protocol.decoder import Command, Decoder, Limits, ProtocolError
 
@@ -30,6 +31,7 @@ _MARK = b"#CRC:"
 _TIME = b"#TS:"  # what Redis notes of the time, if it is told to; nothing else is taken for an annotation
 _HEADER = re.compile(rb"#CRC:([0-9a-f]{8}) ([1-9][0-9]{0,17})\r\n")
 _LONGEST_LINE = 1024
+_MARKS_OF_TRANSACTIONS = (b"MULTI", b"EXEC")  # for Redis and Valkey; what has its checksum is whole anyway
 _SECTOR = 512
 """What a disk writes or does not write as a whole, at least."""
 _NO_LIMITS = Limits(bulk=1 << 62, command=1 << 62, arguments=1 << 62)
@@ -59,9 +61,8 @@ class Damaged(Unreadable):
     """There is something that no crash leaves behind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Commands that take effect together.
+class Batch(NamedTuple):
+    """Commands that come back together or not at all.
 
     Attributes:
         commands: the commands, without MULTI and EXEC.
@@ -86,7 +87,11 @@ def encode_command(words: Sequence[bytes]) -> bytes:
 
 def encode_batch(commands: Iterable[Sequence[bytes]]) -> bytes:
     """A batch, with its annotation line."""
-    body = b"".join(map(encode_command, commands))
+    return annotated(b"".join(map(encode_command, commands)))
+
+
+def annotated(body: bytes) -> bytes:
+    """Encoded commands, with the annotation line of a batch."""
     return b"%b%08x %d\r\n%b" % (_MARK, zlib.crc32(body), len(body), body)
 
 
@@ -141,11 +146,7 @@ def _read_checked(data: Data, position: int) -> Batch:
         raise Damaged(position, f"a batch with the right checksum cannot be read: {error}") from None
     if decoder.pending:
         raise Damaged(position, "a batch with the right checksum ends within a command")
-    return Batch(commands[1:-1] if _is_enclosed(commands) else commands, end)
-
-
-def _is_enclosed(commands: list[Command]) -> bool:
-    return len(commands) > 1 and _name(commands[0]) == b"MULTI" and _name(commands[-1]) == b"EXEC"
+    return Batch([words for words in commands if words[0] not in _MARKS_OF_TRANSACTIONS], end)
 
 
 def _name(words: Command) -> bytes:

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Final
 
 from kvserver.journal.effects import Effect, with_databases
-from kvserver.journal.format import encode_batch
+from kvserver.journal.format import annotated, encode_command
 from kvserver.observe.log import get_logger
 
 Batch = Sequence[tuple[int | None, Effect]]
@@ -43,7 +43,7 @@ SYNC_SECONDS: Final = 1.0
 _MOST_BEHIND: Final = 2.0
 """Seconds that syncing may be behind with ``everysec``; then replies wait for it."""
 _SMALL: Final = 1024 * 1024
-"""Bytes that are put together for one write."""
+"""Bytes that are put together for one write, and under one checksum."""
 
 
 class _Switch:
@@ -307,10 +307,11 @@ class Journal:
                 if isinstance(batch, _Switch) or size > _SMALL:
                     break
                 commands, selected = with_databases(batch, selected)
-                pieces.append(encode_batch(commands))
-                size += len(pieces[-1])
+                for words in commands:
+                    pieces.append(encode_command(words))
+                    size += len(pieces[-1])
                 count += 1
-            self._put(pieces[0] if count == 1 else b"".join(pieces))
+            self._put(annotated(b"".join(pieces)))
             self._selected = selected
             del self._unwritten[:count]
 
