@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kvserver import cli
 from kvserver.config import OPTIONS, Config, ConfigError, load
 
 Start = Callable[..., "Running"]
@@ -282,3 +283,46 @@ def test_open_files_are_allowed_for_all_clients() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == 232
+
+
+def test_a_data_directory(start: Start, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    first = start("--data-dir", data)
+    assert first.ask(b"SET k v\r\n") == b"+OK\r\n"
+    status, errors = first.end()
+    assert status == 0
+    assert data in errors
+    second = start("--data-dir", data, "--log-format", "json")
+    assert second.ask(b"GET k\r\n") == b"$1\r\nv\r\n"
+    _, errors = second.end()
+    events = [json.loads(line) for line in errors.splitlines()]
+    assert [event["event"] for event in events] == ["data.loading", "data.loaded", "server.ready", "server.stopping"]
+    assert (events[1]["keys"], events[1]["commands"]) == (1, 2)
+
+
+def test_the_log_says_that_data_is_in_memory_only(start: Start) -> None:
+    _, errors = start().end()
+    assert errors.count("in memory only") == 1
+
+
+def test_a_directory_in_use_is_one_line(start: Start, tmp_path: Path) -> None:
+    start("--data-dir", str(tmp_path))
+    assert "another server uses this directory" in refused("--port", "0", "--data-dir", str(tmp_path))
+
+
+def test_shutdown_ends_the_process(start: Start, tmp_path: Path) -> None:
+    server = start("--data-dir", str(tmp_path))
+    assert server.ask(b"SHUTDOWN\r\n") == b""
+    _, errors = server.process.communicate(timeout=20)
+    assert server.process.returncode == 0
+    assert "server.stopping" in errors
+
+
+def test_progress_is_shown_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = cli._Bar()
+    for done in range(0, 1001, 5):
+        bar(done, 1000)
+    shown = capsys.readouterr().err
+    assert shown.startswith("\rLoading [                         ]   0 %")
+    assert shown.endswith("\rLoading [#########################] 100 %\n")
+    assert shown.count("\r") == 101
