@@ -200,6 +200,11 @@ class Directory:
         if strays:
             sync(self.folder)
 
+    def last_in_use(self) -> str:
+        """The file that was written to last: behind it there are only empty ones. Only it can be cut short."""
+        used = [name for name in self.manifest.names if (self.folder / name).stat().st_size]
+        return used[-1] if used else ""
+
     def size(self) -> int:
         """Bytes of all files that count."""
         return sum((self.folder / name).stat().st_size for name in self.manifest.names)

@@ -68,7 +68,7 @@ def recover(directory: Directory, keyspace: Keyspace, run: Run, progress: Progre
     clock, keyspace.clock = keyspace.clock, lambda: 0
     try:
         for path in paths:
-            loader.load(path, is_last=path == paths[-1])
+            loader.load(path, is_last=path.name == directory.last_in_use())
     finally:
         keyspace.clock = clock
         keyspace.moment = None

@@ -2,14 +2,16 @@
 
 The order is what makes it safe at every moment:
 
-1. a new increment is created, and the manifest names it behind those there are;
-2. under the keyspace lock the databases are copied (the tables, not the values: 26 ms for a million keys) and the
-   journal is told to go on in the new increment: the copy is exactly what the files before it come to;
+1. under the keyspace lock the databases are copied (the tables, not the values: 26 ms for a million keys) and the
+   journal is told to go on in a new increment: the copy is exactly what the files before it come to;
+2. once the old increment is written and synced, the new one is created, and the manifest names it behind those there
+   are;
 3. the copy is written to a new base, beside, and synced;
 4. the manifest names the new base and the new increment, and nothing else;
 5. the old files are removed.
 
-A crash before 4 leaves the old base with all increments; after it, the new base with one.
+A crash before 4 leaves the old base with all increments; after it, the new base with one. At every moment only the last
+file that the manifest names is written to, so only that can be cut short.
 """
 
 from __future__ import annotations
@@ -41,17 +43,23 @@ def rewrite(directory: Directory, journal: Journal, keyspace: Keyspace) -> int:
     before = directory.manifest
     number = before.highest + 1
     increment = directory.increment_name(number)
-    _create(directory.folder / increment)
-    directory.write_manifest(Manifest(before.base, (*before.increments, (increment, number))))
+
+    def begin() -> Path:
+        _create(directory.folder / increment)
+        directory.write_manifest(Manifest(before.base, (*before.increments, (increment, number))))
+        return directory.folder / increment
+
     with keyspace.lock:
-        switched = journal.switch(directory.folder / increment)
+        switch = journal.switch(begin)
         copy, now = copy_of(keyspace), keyspace.clock()
     journal.flush()
+    if not switch.done.wait(_SWITCH_SECONDS):
+        raise TimeoutError("the journal does not go on in its new file")
+    if switch.error is not None:
+        raise switch.error
     base = directory.base_name(number)
     size = write_base(directory.folder / base, copy, now)
     del copy
-    if not switched.wait(_SWITCH_SECONDS):
-        raise TimeoutError("the journal does not go on in its new file")
     directory.write_manifest(Manifest((base, number), ((increment, number),)))
     directory.remove_strays()
     journal.begin_anew()
@@ -103,5 +111,5 @@ def _batches(copy: Copy, now: int) -> Iterator[list[Effect]]:
 
 
 def _create(path: Path) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600))
     sync(path.parent)

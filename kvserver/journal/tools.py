@@ -63,9 +63,9 @@ def _examine(path: Path, *, is_last: bool) -> Verdict:
 
 def examine(directory: Directory) -> Iterator[Verdict]:
     """A verdict on each file, in the order of replay."""
-    names = directory.manifest.names
-    for name in names:
-        yield _examine(directory.folder / name, is_last=name == names[-1])
+    last = directory.last_in_use()
+    for name in directory.manifest.names:
+        yield _examine(directory.folder / name, is_last=name == last)
 
 
 def check(path: str, say: Say) -> int:

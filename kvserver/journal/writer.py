@@ -46,12 +46,17 @@ _SMALL: Final = 1024 * 1024
 """Bytes that are put together for one write, and under one checksum."""
 
 
-class _Switch:
-    """In the list of batches: from here on, another file."""
+class Switch:
+    """In the queue of batches: from here on, another file.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    ``begin`` makes it count and returns its path; it is called when everything before is written, so that no other file
+    than the last that counts is ever written to.
+    """
+
+    def __init__(self, begin: Callable[[], Path]) -> None:
+        self.begin = begin
         self.done = threading.Event()
+        self.error: OSError | None = None  # why the file was not switched after all
 
 
 class _Waiting:
@@ -99,7 +104,7 @@ class Journal:
         self._in_thread = in_thread
         # Added to under the keyspace lock, taken from under _io: each is one step of the interpreter's, so the two
         # need no lock in common.
-        self._queue: collections.deque[Batch | _Switch] = collections.deque()
+        self._queue: collections.deque[Batch | Switch] = collections.deque()
         self.appended = 0  # guarded by the keyspace lock, as is the next
         self._idle = True  # the thread sleeps, and has to be woken for a batch
         self._io = threading.Lock()
@@ -107,8 +112,8 @@ class Journal:
         self._size = os.fstat(self._descriptor).st_size  # of what is good; guarded by _io, as are the next three
         self.grown = 0  # bytes written since the start, or since the last switch
         self._selected = -1
-        self._unwritten: list[Batch | _Switch] = []  # taken from the queue, and not yet in the file
-        self._retired: list[int] = []  # descriptors of files that are done; see _switch_to
+        self._unwritten: list[Batch | Switch] = []  # taken from the queue, and not yet in the file
+        self._retired: list[int] = []  # descriptors of files that are done; see _switch
         self._taken = 0  # batches taken from the queue, written or not
         self.written = 0
         self.synced = 0
@@ -161,15 +166,15 @@ class Journal:
         if self._idle:
             self._rouse()
 
-    def switch(self, path: Path) -> threading.Event:
-        """Have everything that is appended from now on written to another file; the event says when that began.
+    def switch(self, begin: Callable[[], Path]) -> Switch:
+        """Have everything that is appended from now on written to another file, the one that ``begin`` returns.
 
         The keyspace lock is held, as for ``append``.
         """
-        switch = _Switch(path)
+        switch = Switch(begin)
         self._queue.append(switch)
         self._rouse()
-        return switch.done
+        return switch
 
     def _rouse(self) -> None:
         if self._idle:
@@ -282,8 +287,8 @@ class Journal:
         while self._queue:
             item = self._queue.popleft()
             self._unwritten.append(item)
-            self._taken += not isinstance(item, _Switch)
-        if self._sync_failed and not any(isinstance(item, _Switch) for item in self._unwritten):
+            self._taken += not isinstance(item, Switch)
+        if self._sync_failed and not any(isinstance(item, Switch) for item in self._unwritten):
             return
         try:
             self._write_all()
@@ -298,13 +303,13 @@ class Journal:
 
     def _write_all(self) -> None:
         while self._unwritten:
-            if isinstance(self._unwritten[0], _Switch):
-                self._switch_to(self._unwritten[0])
+            if isinstance(self._unwritten[0], Switch):
+                self._switch(self._unwritten[0])
                 del self._unwritten[0]
                 continue
             count, size, pieces, selected = 0, 0, [], self._selected
             for batch in self._unwritten:
-                if isinstance(batch, _Switch) or size > _SMALL:
+                if isinstance(batch, Switch) or size > _SMALL:
                     break
                 commands, selected = with_databases(batch, selected)
                 for words in commands:
@@ -328,11 +333,16 @@ class Journal:
         self._size += len(data)
         self.grown += len(data)
 
-    def _switch_to(self, switch: _Switch) -> None:
+    def _switch(self, switch: Switch) -> None:
         """Go on in another file. What the old one holds is synced first, unless that can no longer be had."""
         if not self._sync_failed:
             _sync(self._descriptor)
-        descriptor = _open(switch.path)
+        try:
+            descriptor = _open(switch.begin())
+        except OSError as error:  # it is the rewrite that fails, not the journal
+            switch.error = error
+            switch.done.set()
+            return
         self._retired.append(self._descriptor)  # it may be being synced just now; the syncer closes it
         self._sync_wanted.set()
         self._descriptor, self._size, self._selected = descriptor, os.fstat(descriptor).st_size, -1

@@ -138,6 +138,20 @@ def test_a_cut_in_another_file_than_the_last_is_damage(data: Path) -> None:
     assert "base.aof: at byte 0" in refusal(data)
 
 
+def test_a_cut_before_an_empty_file_is_a_tail(data: Path) -> None:
+    """A rewrite was about to begin: its increment counts already, and nothing has been written to it."""
+    batch = encode_batch([[b"SET", b"a", b"1"]])
+    write(data, batch + batch[:-1])
+    directory = Directory(data)
+    directory.open()
+    (directory.folder / directory.increment_name(2)).touch()
+    directory.write_manifest(Manifest(None, (*directory.manifest.increments, (directory.increment_name(2), 2))))
+    directory.close()
+    for _ in range(2):
+        with kvserver.Server(port=0, data_dir=str(data)) as server:
+            assert contents(server) == {0: {b"a": (b"1", None)}}
+
+
 def test_damage_in_the_middle_is_told_with_file_and_place(data: Path) -> None:
     first, last = encode_batch([[b"SET", b"a", b"1"]]), encode_batch([[b"SET", b"b", b"2"]])
     write(data, first + last.replace(b"2", b"3") + first)

@@ -210,3 +210,49 @@ def test_waitaof_long_after_the_write(data: Path, monkeypatch: pytest.MonkeyPatc
             pass
         assert persistence.journal.synced == 0
         assert client.execute_command("WAITAOF", 1, 0, 20_000) == [1, 0]
+
+
+def test_a_new_increment_that_cannot_be_made_fails_the_rewrite_only(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with kvserver.Server(port=0, data_dir=str(data)) as server, redis.Redis(port=server.port) as client:
+        client.set("a", 1)
+        with monkeypatch.context() as broken:
+            broken.setattr(rewriting, "_create", full)
+            with pytest.raises(redis.ResponseError, match="could not be saved"):
+                client.save()
+        client.set("b", 1)
+        assert client.save() is True
+        wanted = contents(server)
+    with kvserver.Server(port=0, data_dir=str(data)) as server:
+        assert contents(server) == wanted
+
+
+def test_only_the_last_file_that_counts_is_ever_written_to(data: Path) -> None:
+    """So that a kill at any moment leaves files that Redis and Valkey take, too."""
+    stop = threading.Event()
+    with kvserver.Server(port=0, data_dir=str(data), fsync="no") as server, redis.Redis(port=server.port) as client:
+
+        def work() -> None:
+            with redis.Redis(port=server.port) as writing:
+                while not stop.is_set():
+                    writing.set("k", "v" * 1000)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        manifest = data / "appendonlydir" / "appendonly.aof.manifest"
+        sizes: dict[str, int] = {}
+        for _ in range(5):
+            client.bgrewriteaof()
+            while client.info("persistence")["aof_rewrite_in_progress"]:
+                *earlier, _last = [line.split()[1] for line in manifest.read_text().splitlines()]
+                for name in earlier:
+                    path = manifest.with_name(name)
+                    if path.exists():
+                        size = path.stat().st_size
+                        assert sizes.setdefault(name, size) == size
+        stop.set()
+        thread.join()
