@@ -127,6 +127,8 @@ class Connection:
                 return
             if decoder.pending or deadline:
                 deadline = self._watch(deadline)
+        if not session.dropped:
+            self._linger()  # what has come since is not run, but must not cost the last replies
 
     def _await_input(self, queue: PushQueue, deadline: float) -> None:
         """Send what other threads have put into the queue, until there is input (or the end of it)."""
