@@ -43,10 +43,10 @@ class Clients:
             self._open.pop(session.id, None)
 
     def find(self, number: int) -> Session | None:
-        """The connection with a number, if it is open."""
+        """The connection with a number, if it is open and has not been ended."""
         with self._lock:
             entry = self._open.get(number)
-        return None if entry is None else entry[0]
+        return None if entry is None or entry[0].dropped else entry[0]
 
     def sessions(self) -> list[Session]:
         """All open connections, oldest first."""

@@ -7,6 +7,7 @@ that uses it. Flags win over the environment, the environment over the file, the
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 import tomllib
@@ -84,6 +85,24 @@ def _hosts(text: str) -> tuple[str, ...]:
     if not hosts:
         raise ValueError("one or more host names or addresses, separated by commas")
     return hosts
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """A password, kept as its SHA-256 in hexadecimal only, and never shown; empty for none."""
+
+    sha256: str = field(default="", repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.sha256)
+
+
+def _password(text: str) -> Password:
+    return Password(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() if text else "")
+
+
+def _show_password(password: Password) -> str:
+    return "(hidden)" if password else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +184,30 @@ class Config:
     )
     port: int = _option(6379, _PORT, "TCP port; 0 takes a free one.", redis="port")
     unix_socket: str = _option("", _PATH, "Listen on this Unix socket too.", redis="unixsocket")
+    requirepass: Password = _option(
+        Password(),
+        Kind("PASSWORD", _password, _show_password),
+        "The password that clients must give. Other users of the machine can see it among the processes: rather use "
+        "the environment variable, or --password-file.",
+        redis="requirepass",
+        live=True,
+    )
+    password_file: str = _option("", _PATH, "Read the password that clients must give from this file.")
+    acl_file: str = _option(
+        "",
+        _PATH,
+        "Read users and what each may do from this file, a line a user as ACL LIST shows them; ACL SAVE writes it.",
+        redis="aclfile",
+    )
+    acllog_max_len: int = _option(
+        128, _count(0, 1_000_000), "How many denials ACL LOG keeps.", redis="acllog-max-len", live=True
+    )
+    protected_mode: str = _option(
+        "yes",
+        _choice("yes", "no"),
+        "Do not listen beyond this machine without a password.",
+        redis="protected-mode",
+    )
     databases: int = _option(16, _count(1, 10_000), "Number of databases for SELECT.", redis="databases")
     maxclients: int = _option(
         10_000,
@@ -380,6 +423,26 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str] | None = None,
     by_name = {option.name: option for option in OPTIONS}
     values |= {name: by_name[name].parse(text, by_name[name].flag) for name, text in flags.items()}
     return Config(**values)
+
+
+def password_of(config: Config) -> Password:
+    """The password that clients must give, from wherever it is told; empty for none.
+
+    Raises:
+        ConfigError: its file cannot be read, or it is told twice.
+    """
+    if not config.password_file:
+        return config.requirepass
+    if config.requirepass:
+        raise ConfigError("--password-file: there is a password in requirepass too; give one of the two.")
+    try:
+        text = Path(config.password_file).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise ConfigError(f"--password-file {config.password_file}: cannot be read: {error.strerror}.") from None
+    password = text.removesuffix("\n").removesuffix("\r")
+    if not password:
+        raise ConfigError(f"--password-file {config.password_file}: is empty; write the password into it.")
+    return _password(password)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

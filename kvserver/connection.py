@@ -24,7 +24,7 @@ from functools import partial
 from kvserver.dispatch import execute, log_large_reply
 from kvserver.journal.writer import Journal
 from kvserver.observe.log import get_logger
-from kvserver.protocol.decoder import CommandTooLongError, Decoder, Limits, ProtocolError
+from kvserver.protocol.decoder import STRANGER, CommandTooLongError, Decoder, Limits, ProtocolError
 from kvserver.protocol.encoder import encode_error
 from kvserver.protocol.replies import Reply, Several
 from kvserver.pushes import PushQueue
@@ -115,7 +115,7 @@ class Connection:
             session.received += len(received)
             session.since = time.monotonic_ns()
             session.large_input = decoder.pending or len(received) > session.state.large_request
-            decoder.limits = session.state.limits
+            decoder.limits = session.state.limits if session.authenticated else STRANGER
             try:
                 self._answer(decoder.feed(received))
             except ProtocolError as error:
@@ -153,11 +153,14 @@ class Connection:
         count = waiting = 0
         large = session.state.large_reply
         self._refusing = session.state.refuses_writes is not None
+        is_strange = not session.authenticated
         try:
             for count, words in enumerate(commands, 1):  # noqa: B007 - counted here, added up once
                 if session.pushes is not None:  # what came before this command goes before its reply
                     replies += [message.encode(session.protocol) for message in session.pushes.take()]
                 reply = execute(session, words)
+                if is_strange and session.authenticated:
+                    self._decoder.limits, is_strange = session.state.limits, False
                 if session.replies is not _ON and not self._is_answered(reply):
                     if session.leaving:
                         break
@@ -199,10 +202,26 @@ class Connection:
     def _send(self, replies: list[bytes]) -> None:
         data = replies[0] if len(replies) == 1 else b"".join(replies)
         replies.clear()
+        if not self._session.authenticated:
+            self._send_to_stranger(data)
+            return
         persistence = self._session.state.persistence
         if persistence is None or not self._hold_back(persistence.journal, data):
             self._sock.sendall(data)
             self._count_sent(len(data))
+
+    def _send_to_stranger(self, data: bytes) -> None:
+        """Send what the socket's buffer takes at once: nobody waits for a client that has not authenticated.
+
+        Raises:
+            BlockingIOError: it did not take everything (CVE-2025-21605).
+        """
+        if _SEND_NOW:
+            if self._sock.send(data, _SEND_NOW) < len(data):
+                raise BlockingIOError
+        else:
+            self._sock.sendall(data)
+        self._count_sent(len(data))
 
     def _count_sent(self, size: int) -> None:
         self._session.writes += 1

@@ -14,7 +14,10 @@ from time import monotonic_ns
 from typing import cast
 
 from kvserver import errors
+from kvserver.access.rules import Denial, Reason
 from kvserver.commands import COMMANDS
+from kvserver.commands.acl import denied, deny
+from kvserver.commands.needs import needs_of
 from kvserver.commands.registry import DIRECT, Command, Flags, find, key_places
 from kvserver.observe.log import get_logger
 from kvserver.observe.usage import new_tally
@@ -42,7 +45,7 @@ def execute(session: Session, words: list[bytes]) -> Reply:
         try:
             command = _look_up(session, words)
         except Error as error:
-            return _rejected(session, error)
+            return _rejected(session, error if session.authenticated else Error(errors.NO_AUTH))
     session.last_command = command
     if not command.minimum <= len(words) <= command.maximum:
         return _wrong_arity(session, command)
@@ -94,6 +97,8 @@ def _log_extraordinary(session: Session, command: Command, words: list[bytes], n
 
 
 def _wrong_arity(session: Session, command: Command) -> Error:
+    if _must_authenticate(session, command):
+        return _rejected(session, Error(errors.NO_AUTH))
     error = errors.wrong_arity(command.name)
     if command.name == "exec":  # it was meant to end the transaction, so it does
         session.release_transaction()
@@ -152,6 +157,11 @@ def log_large_reply(session: Session, words: list[bytes], size: int) -> None:
 def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> Reply:
     """Mind what is in force: a subscription, which allows little in RESP2; a pause; a transaction, which queues."""
     state = session.state
+    if _must_authenticate(session, command):
+        return _rejected(session, Error(errors.NO_AUTH))
+    if (denial := _denial(session, command, words)) is not None:
+        deny(session, denial, "toplevel" if session.transaction is None else "multi")
+        return _rejected(session, denied(session, denial))
     if session.subscribed and session.protocol == 2 and command.name not in _WHILE_SUBSCRIBED:
         return _rejected(session, errors.only_subscriptions(command.name))
     if session.monitoring and command.on_database:
@@ -175,6 +185,26 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
     if command.on_database:
         _count_keys(session, command, words, reply, elapsed)
     return reply
+
+
+def _must_authenticate(session: Session, command: Command) -> bool:
+    return not session.authenticated and Flags.NO_AUTH not in command.flags and not session.state.users.is_open
+
+
+def _denial(session: Session, command: Command, words: list[bytes]) -> Denial | None:
+    """What of a command the user may not do."""
+    permissions = session.user.permissions
+    if permissions.is_unlimited or Flags.NO_AUTH in command.flags or session.recovering:
+        return None
+    return permissions.denial(needs_of(command, words, session))
+
+
+_NO_LONGER = {
+    Reason.COMMAND: "no permission to execute the command or subcommand",
+    Reason.KEY: "no permission to touch the specified keys",
+    Reason.CHANNEL: "no permission to access one of the channels used as arguments to the command",
+    Reason.DATABASE: "no permission to access database",
+}
 
 
 def _refusal(session: Session, command: Command) -> Error | None:
@@ -242,6 +272,9 @@ def _tell(session: Session, command: Command, words: list[bytes]) -> None:
 def _run_queued(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:
     """Run a command of a transaction; the lock is held. What it leaves to do is wrapped, as EXEC does it later."""
     session.last_command = command
+    if (denial := _denial(session, command, words)) is not None:
+        deny(session, denial, "multi")
+        return _rejected(session, errors.no_longer_allowed(_NO_LONGER[denial.reason]))
     reply = _run_and_tell(session, command, words)
     elapsed = _account(session, command, words)
     if command.on_database:

@@ -34,6 +34,18 @@ NO_PASSWORD_SET = (
     "ERR AUTH <password> called without any password configured for the default user. "
     "Are you sure your configuration is correct?"
 )
+NO_AUTH = "NOAUTH Authentication required."
+NO_AUTH_HELLO = (
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> "
+    "option can be used to authenticate the client and select the RESP protocol version at the same time"
+)
+NO_KEY_PERMISSION = "NOPERM No permissions to access a key"
+NO_CHANNEL_PERMISSION = "NOPERM No permissions to access a channel"
+NO_DATABASE_PERMISSION = "NOPERM No permissions to access database"
+PROTECTED = (
+    "DENIED this server lets in only its own machine, since it has no password. Set one with CONFIG SET requirepass, "
+    "or start the server with --protected-mode no"
+)
 UNSUPPORTED_PROTOCOL = "NOPROTO unsupported protocol version"
 PROTOCOL_NOT_AN_INTEGER = "ERR Protocol version is not an integer or out of range"
 BAD_CLIENT_NAME = "ERR Client names cannot contain spaces, newlines or special characters."
@@ -77,6 +89,19 @@ _QUOTED_BYTES = 128
 def cannot_write(why: str) -> Error:
     """The journal takes no changes, ``why`` being the system's word for it."""
     return Error(f"MISCONF Errors writing to the AOF file: {why}")
+
+
+def no_permission(user: str, name: str) -> Error:
+    """For a command that the user may not run; ``name`` in lower case."""
+    return Error(f"NOPERM User {user} has no permissions to run the '{name}' command")
+
+
+def no_longer_allowed(why: str) -> Error:
+    """For a command of a transaction, after a user's permissions have been changed."""
+    return Error(
+        "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command "
+        f"is no longer allowed for the following reason: {why}"
+    )
 
 
 def quote(raw: bytes) -> str:

@@ -23,12 +23,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from kvserver import errors
-from kvserver.config import OPTIONS, Config, ConfigError
+from kvserver.access.users import AccessFileError
+from kvserver.commands.needs import CATALOGUE
+from kvserver.config import OPTIONS, Config, ConfigError, Password, password_of
 from kvserver.connection import Connection, pin_thread, set_timeout
 from kvserver.dispatch import replay
 from kvserver.expirer import Expirer
@@ -124,7 +127,9 @@ class Server:
         self._end = on_end
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_listeners)
+            self._let_in()
             self._listen()
+            self._check_exposure()
             wake, woken = socket.socketpair()
             undo.callback(wake.close)
             undo.callback(woken.close)
@@ -142,6 +147,39 @@ class Server:
             self.stop()
             raise
         return self
+
+    def _let_in(self) -> None:
+        """Read who may use the server.
+
+        Raises:
+            ConfigError: a file cannot be used.
+        """
+        state, config = self._state, self._state.config
+        if config.acl_file:
+            try:
+                state.users.load(config.acl_file, CATALOGUE)
+            except AccessFileError as error:
+                raise ConfigError(f"--acl-file {error}.") from None
+        password = password_of(config)
+        if password:
+            state.users.set_password(password.sha256)
+
+    def _check_exposure(self) -> None:
+        """Refuse to let anybody in from elsewhere, unless that is meant.
+
+        Raises:
+            ConfigError: it is not protected.
+        """
+        if not self._state.is_protected():
+            return
+        for listener in self._listeners:
+            address = listener.getsockname()
+            if not _is_local(address):
+                raise ConfigError(
+                    f"--host {address[0]}: anybody who reaches this machine could read and change the data. Set a "
+                    "password, best with --password-file or KVSERVER_REQUIREPASS; or say --protected-mode no, if all "
+                    "who can reach it may."
+                )
 
     def _load(self, progress: Callable[[int, int], object]) -> None:
         """Load the data directory.
@@ -267,6 +305,9 @@ class Server:
             return
         state = self._state
         state.stats.count_connection()
+        if state.is_protected() and not _is_local(peer):
+            self._refuse(sock, errors.PROTECTED)
+            return
         if len(state.clients) >= state.config.maxclients:
             self._refuse(sock, errors.MAX_CLIENTS)
             return
@@ -336,6 +377,9 @@ def _with_settings(config: Config, settings: dict[str, Any]) -> Config:
     for name, value in settings.items():
         if name not in known:
             raise ConfigError(f"there is no setting {name!r}; Config lists them.")
+        if isinstance(value, Password):
+            values[name] = value
+            continue
         option = known[name]
         text = option.kind.show(value) if not isinstance(value, str) else value
         values[name] = option.parse(text, name)
@@ -433,6 +477,11 @@ def _prepare(sock: socket.socket, config: Config) -> None:
                     sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), min(value, 32767))
     if config.write_timeout:
         set_timeout(sock, socket.SO_SNDTIMEO, config.write_timeout)
+
+
+def _is_local(address: Any) -> bool:
+    """Whether a socket address is only of this machine."""
+    return not isinstance(address, tuple) or ip_address(address[0].partition("%")[0]).is_loopback
 
 
 def _show(address: Any) -> str:

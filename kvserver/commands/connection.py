@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from hmac import compare_digest
 
 from kvserver import errors
-from kvserver.commands.arguments import integer
+from kvserver.access.rules import Denial, Reason
+from kvserver.access.users import DEFAULT
+from kvserver.commands.acl import deny
+from kvserver.commands.arguments import checked_name, integer
 from kvserver.commands.keys import database_index
 from kvserver.commands.registry import Flags, Group, Runs, command
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString
@@ -16,7 +18,6 @@ from kvserver.version import HELLO_SERVER, HELLO_VERSION
 _connection = partial(command, group=Group.CONNECTION, runs=Runs.ON_SESSION)
 _ALWAYS = Flags.NOSCRIPT | Flags.LOADING | Flags.STALE | Flags.FAST | Flags.NO_AUTH | Flags.ALLOW_BUSY
 _PONG = SimpleString(b"PONG")
-_NAME_BYTES = range(0x21, 0x7F)
 
 
 @_connection(
@@ -64,20 +65,24 @@ def select(session: Session, index: bytes) -> SimpleString:
 
 @_connection("AUTH", "[username] password", arity=-2, flags=_ALWAYS)
 def auth(session: Session, *words: bytes) -> SimpleString:
-    """Authenticates the connection. This server has no password, and answers as Redis does then."""
+    """Authenticates the connection: as the user named, or as the default user."""
     if len(words) > 2:
         raise Error(errors.SYNTAX)
     if len(words) == 1:
-        raise Error(errors.NO_PASSWORD_SET)
-    _authenticate(session, words[0])
+        if session.state.users.default.permissions.any_password:
+            raise Error(errors.NO_PASSWORD_SET)
+        words = (DEFAULT, *words)
+    _authenticate(session, b"AUTH", *words)
     return OK
 
 
-def _authenticate(session: Session, user: bytes) -> None:
-    """The default user has no password, so any will do; there is no other user."""
-    if not compare_digest(user, b"default"):
+def _authenticate(session: Session, command: bytes, name: bytes, password: bytes) -> None:
+    """Make the connection that of a user. On failure nothing changes, and the reply does not tell what was wrong."""
+    user = session.state.users.authenticate(name, password)
+    if user is None:
+        deny(session, Denial(Reason.AUTH, command), "toplevel", name)
         raise Error(errors.WRONG_PASSWORD)
-    session.user = "default"
+    session.be(user)
 
 
 @_connection(
@@ -94,9 +99,11 @@ def hello(session: Session, *words: bytes) -> Reply:
         protocol = integer(words[0], errors.PROTOCOL_NOT_AN_INTEGER)
         if protocol not in (2, 3):
             raise Error(errors.UNSUPPORTED_PROTOCOL)
-    user, name = _hello_options(words[1:])
-    if user is not None:
-        _authenticate(session, user)
+    credentials, name = _hello_options(words[1:])
+    if credentials is not None:
+        _authenticate(session, b"HELLO", *credentials)
+    if not session.authenticated and not session.state.users.is_open:
+        raise Error(errors.NO_AUTH_HELLO)
     if name is not None:
         session.name = name
     session.speak(protocol)
@@ -111,29 +118,19 @@ def hello(session: Session, *words: bytes) -> Reply:
     }
 
 
-def _hello_options(words: tuple[bytes, ...]) -> tuple[bytes | None, bytes | None]:
-    """The user name of AUTH and the name of SETNAME, where given."""
-    user = name = None
+def _hello_options(words: tuple[bytes, ...]) -> tuple[tuple[bytes, bytes] | None, bytes | None]:
+    """The user name and password of AUTH, and the name of SETNAME, where given."""
+    credentials: tuple[bytes, bytes] | None = None
+    name: bytes | None = None
     position = 0
     while position < len(words):
         option, left = words[position].upper(), len(words) - position - 1
         if option == b"AUTH" and left >= 2:
-            user = words[position + 1]
+            credentials = words[position + 1], words[position + 2]
             position += 3
         elif option == b"SETNAME" and left >= 1:
             name = checked_name(words[position + 1], errors.BAD_CLIENT_NAME)
             position += 2
         else:
             raise Error(f"ERR Syntax error in HELLO option '{errors.quote(words[position])}'")
-    return user, name
-
-
-def checked_name(name: bytes, fault: str) -> bytes:
-    """A name that can stand in CLIENT LIST: printable and without spaces.
-
-    Raises:
-        Error: ``fault``.
-    """
-    if not all(byte in _NAME_BYTES for byte in name):
-        raise Error(fault)
-    return name
+    return credentials, name

@@ -10,7 +10,20 @@ from textwrap import wrap
 
 from kvserver import errors
 from kvserver.commands.containers import add_help
-from kvserver.commands.registry import COMMANDS, Command, Flags, Group, Keys, Runs, command, every, find, key_places
+from kvserver.commands.needs import categories, keys_and_access
+from kvserver.commands.registry import (
+    COMMANDS,
+    Command,
+    Flags,
+    Group,
+    Keys,
+    Runs,
+    command,
+    every,
+    find,
+    key_places,
+    named,
+)
 from kvserver.commands.syntax import parse_syntax
 from kvserver.protocol.replies import Error, Reply, Set, SimpleString, Verbatim
 from kvserver.session import Session
@@ -25,21 +38,6 @@ _command = partial(
 )
 _NAMES = "[command-name [command-name ...]]"
 _UNORDERED = ("nondeterministic_output_order",)
-
-# Access categories are told in this order.
-_CATEGORIES = (
-    "keyspace", "read", "write", "string", "bitmap", "pubsub", "admin", "fast", "slow", "blocking", "dangerous",
-    "connection", "transaction", "scripting",
-)  # fmt: skip
-_GROUP_CATEGORY = {
-    Group.STRING: "string",
-    Group.BITMAP: "bitmap",
-    Group.GENERIC: "keyspace",
-    Group.CONNECTION: "connection",
-    Group.SCRIPTING: "scripting",
-    Group.TRANSACTIONS: "transaction",
-    Group.PUBSUB: "pubsub",
-}
 
 
 @_command("COMMAND", "", arity=-1, since="2.8.13", complexity="O(N), N commands", tips=_UNORDERED)
@@ -62,17 +60,8 @@ def command_info(_session: Session, *names: bytes) -> Reply:
     """Returns what clients need to know about the named commands, null for one that does not exist."""
     if not names:
         return [_entry(entry) for entry in every()]
-    found = map(_named, names)
+    found = map(named, names)
     return [None if entry is None else _entry(entry) for entry in found]
-
-
-def _named(name: bytes) -> Command | None:
-    """A command, or a subcommand as ``container|name``."""
-    container, _, subcommand = name.partition(b"|")
-    entry = find(COMMANDS, container)
-    if entry is None or not subcommand:
-        return entry
-    return find(entry.subcommands, subcommand)
 
 
 def _simple(words: Iterable[str]) -> list[Reply]:
@@ -97,24 +86,6 @@ def flag_names(entry: Command) -> list[str]:
     """A command's flags as COMMAND INFO spells them."""
     movable = ["movablekeys"] if entry.keys and entry.keys.count else []
     return [flag.name.lower() for flag in entry.flags if flag.name] + movable
-
-
-def categories(entry: Command) -> list[str]:
-    """A command's access categories: those its flags and group imply, and those its row adds or (``!``) takes."""
-    if entry.subcommands:
-        return ["slow"] if entry.name != "command" else ["slow", "connection"]
-    names = set(entry.categories) | {"fast" if entry.flags & Flags.FAST else "slow"}
-    if group := _GROUP_CATEGORY.get(entry.group):
-        names.add(group)
-    if entry.flags & Flags.WRITE:
-        names.add("write")
-    if entry.flags & Flags.READONLY:
-        names.add("read")
-    if entry.flags & Flags.BLOCKING:
-        names.add("blocking")
-    if entry.flags & Flags.ADMIN:
-        names |= {"admin", "dangerous"}
-    return [name for name in _CATEGORIES if name in names and f"!{name}" not in names]
 
 
 def _key_specs(keys: Keys) -> list[Reply]:
@@ -176,7 +147,7 @@ def command_list(_session: Session, *words: bytes) -> Reply:
 @_command("COMMAND|DOCS", _NAMES, arity=-2, since="7.0.0", complexity="O(N), N commands", tips=_UNORDERED)
 def command_docs(_session: Session, *names: bytes) -> Reply:
     """Returns the documentation of the named commands, or of all."""
-    entries = map(_named, names) if names else every()
+    entries = map(named, names) if names else every()
     return {entry.name.encode("ascii"): _docs(entry) for entry in entries if entry is not None}
 
 
@@ -211,28 +182,7 @@ def command_getkeys(_session: Session, *words: bytes) -> Reply:
 def command_getkeysandflags(_session: Session, *words: bytes) -> Reply:
     """Returns the keys among the arguments of a command, and what it does to each."""
     entry = _whole_command(words)
-    assert entry.keys is not None
-    found: list[Reply] = []
-    for number, index in enumerate(key_places(entry, words)):
-        access = entry.keys.second if number and entry.keys.second else entry.keys.access
-        if "variable_flags" in access:
-            access = _access_by_options(entry.name, words)
-        found.append([words[index], Set(_simple(access.split()))])
-    return found
-
-
-def _access_by_options(name: str, words: tuple[bytes, ...]) -> str:
-    """What SET or BITFIELD does to its key."""
-    given = [word.upper() for word in words]
-    if name == "set":
-        return "RW access update" if b"GET" in given[3:] else "OW update"
-    place = 2
-    while place < len(given):
-        size = {b"GET": 3, b"OVERFLOW": 2}.get(given[place])
-        if size is None or place + size > len(given):
-            return "RW access update"
-        place += size
-    return "RO access"
+    return [[key, Set(_simple(access.split()))] for key, access in keys_and_access(entry, words)]
 
 
 def _whole_command(words: tuple[bytes, ...]) -> Command:
@@ -267,7 +217,7 @@ def help_(_session: Session, *words: bytes) -> Verbatim:
     """Explains a command, or lists them all. For people on telnet; an addition of kvserver."""
     if not words:
         return Verbatim(_overview().encode("utf-8"))
-    entry = _named(b"|".join(words[:2])) or _named(words[0])
+    entry = named(b"|".join(words[:2])) or named(words[0])
     if entry is None:
         raise Error(f"ERR there is no command '{errors.quote(words[0])}'; HELP lists them")
     return Verbatim(_explanation(entry).encode("utf-8"))

@@ -159,6 +159,24 @@ def _needs_lists(_db: Database, _keys: Words, _arguments: Words) -> Reply:
     raise Error(_LISTS)
 
 
+RUNS: dict[Function, str] = {
+    _release: "get del",
+    _swap_value: "get set",
+    _extend: "get pttl pexpire",
+    _reacquire: "get pexpire",
+    _fixed_window: "incrby expire",
+    _sliding_window: "get ttl rename set pexpire",
+    _acquire_sliding_window: "get ttl rename set incrby pexpire",
+    _clear: "keys del",
+    _count_and_expire: "incrby pexpire",
+    _count_if_there: "get incrby",
+    _count: "incrby",
+    _needs_lists: "",
+}
+"""The commands that a script runs, all of which its user must be allowed."""
+TOUCHES_ANY_KEY = {_clear}
+"""Those that touch other keys than those they are given."""
+
 KNOWN |= {
     "cbbf9ee7dfd8e01c43d2fd73fa71190e0d024c44": _needs_lists,  # limits, moving window
     "b037edf5dd112be2c7c48c6f3f2e69202a73d745": _needs_lists,  # limits, moving window

@@ -207,3 +207,12 @@ def key_places(entry: Command, words: Sequence[bytes]) -> range:
             return range(0)
         raise Error("ERR Invalid arguments specified for command")
     return range(keys.first, behind, keys.step)
+
+
+def named(name: bytes) -> Command | None:
+    """A command, or a subcommand as ``container|name``."""
+    container, _, subcommand = name.partition(b"|")
+    entry = find(COMMANDS, container)
+    if entry is None or not subcommand:
+        return entry
+    return find(entry.subcommands, subcommand)

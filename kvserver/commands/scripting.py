@@ -6,10 +6,13 @@ import hashlib
 from functools import partial
 
 from kvserver import errors
+from kvserver.access.rules import Needs
+from kvserver.commands.acl import denied, deny
 from kvserver.commands.arguments import integer
 from kvserver.commands.containers import add_help
-from kvserver.commands.known_scripts import KNOWN, Function, fingerprint
-from kvserver.commands.registry import Flags, Group, Keys, Runs, command
+from kvserver.commands.known_scripts import KNOWN, RUNS, TOUCHES_ANY_KEY, Function, fingerprint
+from kvserver.commands.needs import categories
+from kvserver.commands.registry import COMMANDS, Flags, Group, Keys, Runs, command
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString
 from kvserver.session import Session
 
@@ -40,6 +43,7 @@ def _load(session: Session, script: bytes) -> Function:
 
 
 def _run(session: Session, function: Function, numkeys: bytes, words: tuple[bytes, ...]) -> Reply:
+    _check_allowed(session, function)
     count = integer(numkeys)
     if count > len(words):
         raise Error("ERR Number of keys can't be greater than number of args")
@@ -53,6 +57,26 @@ def _run(session: Session, function: Function, numkeys: bytes, words: tuple[byte
             return function(session.database, words[:count], words[count:])
         except IndexError:
             raise Error("ERR this script needs more keys or arguments") from None
+
+
+def _check_allowed(session: Session, function: Function) -> None:
+    """Whether the user may run all that the script runs. Its keys have been looked at as EVAL's.
+
+    Raises:
+        Error: not.
+    """
+    permissions = session.user.permissions
+    if permissions.is_unlimited:
+        return
+    for name in RUNS[function].split():
+        needs = Needs(
+            name.encode("ascii"),
+            frozenset(category.encode("ascii") for category in categories(COMMANDS[name.encode("ascii")])),
+            every_key=function in TOUCHES_ANY_KEY,
+        )
+        if (denial := permissions.denial(needs)) is not None:
+            deny(session, denial, "lua")
+            raise denied(session, denial)
 
 
 @_runs("EVAL", "script numkeys [key [key ...]] [arg [arg ...]]")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvserver.access.rules import Reason
 from kvserver.observe import usage
 from kvserver.session import Kind
 from kvserver.version import REDIS_VERSION, __version__
@@ -257,10 +258,11 @@ def _stats(state: State) -> _Fields:
         "total_writes_processed": counted["writes"],
         "client_query_buffer_limit_disconnections": stats.too_long,
         "client_output_buffer_limit_disconnections": stats.too_slow,
-        "acl_access_denied_auth": 0,
-        "acl_access_denied_cmd": 0,
-        "acl_access_denied_key": 0,
-        "acl_access_denied_channel": 0,
+        "acl_access_denied_auth": stats.denied[Reason.AUTH],
+        "acl_access_denied_cmd": stats.denied[Reason.COMMAND],
+        "acl_access_denied_key": stats.denied[Reason.KEY],
+        "acl_access_denied_channel": stats.denied[Reason.CHANNEL],
+        "acl_access_denied_db": stats.denied[Reason.DATABASE],
     }
 
 

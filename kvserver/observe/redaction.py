@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _REDACTED = b"(redacted)"
+_PASSWORD_RULES = {b">", b"<", b"#", b"!"}
 _SECRET_SETTINGS = {b"requirepass", b"masterauth", b"primaryauth", b"masteruser", b"tls-key-file-pass"}
 
 
@@ -15,6 +16,8 @@ def redacted(words: Sequence[bytes]) -> list[bytes]:
             return [words[0], *[_REDACTED] * (len(words) - 1)]
         case [b"hello", *_]:
             return _without_password(words)
+        case [b"acl", b"setuser"]:
+            return [*words[:3], *(_REDACTED if word[:1] in _PASSWORD_RULES else word for word in words[3:])]
         case [b"config", b"set"]:
             return _without_secret_settings(words)
     return list(words)

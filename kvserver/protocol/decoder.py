@@ -43,6 +43,12 @@ class Limits:
     """One argument: ``proto-max-bulk-len``."""
     command: int = 1024 * 1024 * 1024
     """All arguments of one command together: ``client-query-buffer-limit``."""
+    stranger: bool = False
+    """Whether these are for a client that has not authenticated: what an error then says."""
+
+
+STRANGER = Limits(arguments=10, bulk=16 * 1024, stranger=True)
+"""For a client that has not authenticated, who needs no more (CVE-2021-32675)."""
 
 
 class ProtocolError(Exception):
@@ -111,7 +117,12 @@ class Decoder:
                     return
                 yield command
                 data = self._take_rest()
-            yield from self._feed_whole(data)
+            if not self.limits.stranger:
+                yield from self._feed_whole(data)
+                return
+            self._buffer += data  # what is quick does not look at limits this low
+            while (command := self._next()) is not None:
+                yield command
         except ProtocolError as error:
             self._dead = error
             self._buffer.clear()
@@ -227,7 +238,7 @@ class Decoder:
             return None
         count = _integer(line[1:])
         if count is None or count > self.limits.arguments:
-            raise ProtocolError("invalid multibulk length")
+            raise ProtocolError(self._fault("multibulk", count, STRANGER.arguments))
         self._skip_header(line)
         self._missing = max(0, count)  # an empty or negative array is no command, and is passed over
         return []
@@ -262,13 +273,17 @@ class Decoder:
         self._length = -1
         return True
 
+    def _fault(self, what: str, number: int | None, limit: int) -> str:
+        is_strange = self.limits.stranger and number is not None and number > limit
+        return f"{'unauthenticated' if is_strange else 'invalid'} {what} length"
+
     def _bulk_length(self, line: bytes) -> int:
         if line[:1] != b"$":
             got = line[:1].decode("utf-8", "surrogateescape") or "\r"
             raise ProtocolError(f"expected '$', got '{got}'")
         length = _integer(line[1:])
         if length is None or not 0 <= length <= self.limits.bulk:
-            raise ProtocolError("invalid bulk length")
+            raise ProtocolError(self._fault("bulk", length, STRANGER.bulk))
         self._size += length
         if self._size > self.limits.command:
             raise CommandTooLongError("command exceeds client-query-buffer-limit")

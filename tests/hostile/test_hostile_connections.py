@@ -107,6 +107,13 @@ def test_9_who_never_reads_is_ended_and_holds_nobody(besiege: Besiege) -> None:
         siege.arena.state.keyspace.databases[0].values.clear()
 
 
+def test_8_a_stranger_who_never_reads_is_ended_at_once(siege: Siege) -> None:
+    """Nothing is kept for a client that has not authenticated, and no time is spent on it: CVE-2025-21605."""
+    assert siege.arena.ask(b"CONFIG", b"SET", b"requirepass", b"secret") == b"+OK\r\n"
+    with siege.arena.connect(receive_buffer=4096) as sock, pytest.raises(ConnectionError):
+        sock.sendall(PING * 5_000_000)  # replies of 175 MB; what the two sockets' buffers hold is a few
+
+
 def test_9_small_replies_that_nobody_reads_do_not_pile_up(besiege: Besiege) -> None:
     with besiege(write_timeout=1) as siege, siege.arena.connect(receive_buffer=4096) as sock:
         session = session_of(siege, sock)

@@ -1,0 +1,1 @@
+"""Who may do what: users, their passwords, and rules over commands, keys, channels and databases."""
