@@ -156,6 +156,11 @@ def _event_classes(text: str) -> str:
     return "".join(letter for letter in _EVENTS_OF_A + "nKEm" if letter in wanted).replace(_EVENTS_OF_A, "A")
 
 
+POLICIES = (
+    "noeviction", "allkeys-lru", "allkeys-lfu", "allkeys-random",
+    "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
+)  # fmt: skip
+"""What goes when memory is short; the words before and after the hyphen are told apart in ``store/eviction.py``."""
 _PORT = _bounded("PORT", 0, 65535)
 _SIZE = _size_of_at_least(1024**2)
 _SECONDS = _bounded("SECONDS", 0, 2**31 - 1)
@@ -207,6 +212,23 @@ class Config:
         _choice("yes", "no"),
         "Do not listen beyond this machine without a password.",
         redis="protected-mode",
+    )
+    maxmemory: int = _option(
+        0,
+        _size_of_at_least(0),
+        "How much the data may take up; 0 for any amount. It counts keys, values and the tables they are in, and not "
+        "the interpreter (some 25 MB) or what waits for clients.",
+        redis="maxmemory",
+        live=True,
+    )
+    maxmemory_policy: str = _option(
+        "noeviction",
+        _choice(*POLICIES),
+        "What goes when the data is larger: nothing, and commands that need more are refused; or the least recently "
+        "used, the least frequently used or random keys, of all or only of those with a deadline; or the nearest "
+        "deadlines.",
+        redis="maxmemory-policy",
+        live=True,
     )
     databases: int = _option(16, _count(1, 10_000), "Number of databases for SELECT.", redis="databases")
     maxclients: int = _option(

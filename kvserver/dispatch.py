@@ -23,7 +23,7 @@ from kvserver.observe.log import get_logger
 from kvserver.observe.usage import new_tally
 from kvserver.protocol.encoder import encoding
 from kvserver.protocol.replies import Deferred, Error, Reply, SimpleString
-from kvserver.session import Session
+from kvserver.session import Session, Transaction
 
 # What a browser sends first or as a header line. Whoever speaks HTTP to this port was tricked into it (cross-protocol
 # scripting), so nothing more of what it sends may be executed.
@@ -117,8 +117,8 @@ def _run(session: Session, command: Command, words: list[bytes]) -> Reply | Defe
         with keyspace.lock:
             if not session.executing:  # a transaction has one time for all of its commands
                 keyspace.moment = None  # the clock is read when the command first needs the time
-            if keyspace.accessed is not None:
-                keyspace.touching = not session.no_touch or command.name == "touch"
+            if keyspace.observed:
+                return _run_observed(session, command, words)
             database = keyspace.databases[session.db]
             # Most commands have one argument or two; calling them so is measurably quicker than with a slice.
             if count == 2:
@@ -131,6 +131,25 @@ def _run(session: Session, command: Command, words: list[bytes]) -> Reply | Defe
             container = command.name.partition("|")[0].upper()
             error = errors.unknown_subcommand_or_arity(container, words[1])
         return _failed(session, command, error)
+
+
+def _run_observed(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:
+    """Call a handler where uses of keys are noted, or memory is limited. Lock held.
+
+    Room is made after the command, so that the data fits again before anybody else looks; within a transaction EXEC
+    does that, at its end.
+
+    Raises:
+        Error: it needs more memory, and there is nothing to evict; or what the handler raises.
+    """
+    keyspace = session.keyspace
+    keyspace.touching = not session.no_touch or command.name == "touch"
+    if not session.executing and Flags.DENYOOM in command.flags and keyspace.eviction.is_full():
+        raise Error(errors.MAXMEMORY)
+    reply = cast("Reply | Deferred", command.handler(session.database, *words[command.words :]))
+    if not session.executing:
+        keyspace.eviction.settle()
+    return reply
 
 
 def _finish(session: Session, command: Command, rest: Deferred) -> Reply:
@@ -171,13 +190,8 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
             return _rejected(session, refusal)
         state.pause.wait(writes=_may_write(command))
         state.mind()
-    transaction = session.transaction
-    if transaction is not None and command.name not in _AT_ONCE:
-        if Flags.NO_MULTI in command.flags:
-            return _rejected(session, errors.not_in_transaction(command.name))
-        transaction.queued.append(partial(_run_queued, session, command, words))
-        transaction.writes = transaction.writes or _writes(command)
-        return _QUEUED
+    if session.transaction is not None and command.name not in _AT_ONCE:
+        return _queue(session, session.transaction, command, words)
     reply = _run_and_tell(session, command, words)
     if callable(reply):
         reply = _finish(session, command, reply)
@@ -185,6 +199,29 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
     if command.on_database:
         _count_keys(session, command, words, reply, elapsed)
     return reply
+
+
+def _queue(session: Session, transaction: Transaction, command: Command, words: list[bytes]) -> Reply:
+    """Keep a command for EXEC."""
+    if Flags.NO_MULTI in command.flags:
+        return _rejected(session, errors.not_in_transaction(command.name))
+    if Flags.DENYOOM in command.flags:
+        if _is_full(session):
+            return _rejected(session, Error(errors.MAXMEMORY))
+        transaction.needs_memory = True
+    transaction.queued.append(partial(_run_queued, session, command, words))
+    transaction.writes = transaction.writes or _writes(command)
+    return _QUEUED
+
+
+def _is_full(session: Session) -> bool:
+    """Whether commands that need more memory are refused."""
+    keyspace = session.keyspace
+    if not keyspace.observed:
+        return False
+    with keyspace.lock:
+        keyspace.moment = None
+        return keyspace.eviction.is_full()
 
 
 def _must_authenticate(session: Session, command: Command) -> bool:

@@ -29,6 +29,10 @@ LFU_NOT_SELECTED = (
     "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when "
     "switching between policies at runtime LRU and LFU data will take some time to adjust."
 )
+LFU_SELECTED = (
+    "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies "
+    "at runtime LRU and LFU data will take some time to adjust."
+)
 WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled."
 NO_PASSWORD_SET = (
     "ERR AUTH <password> called without any password configured for the default user. "
@@ -51,6 +55,7 @@ PROTOCOL_NOT_AN_INTEGER = "ERR Protocol version is not an integer or out of rang
 BAD_CLIENT_NAME = "ERR Client names cannot contain spaces, newlines or special characters."
 NO_SUCH_CLIENT = "ERR No such client"
 OUT_OF_MEMORY = "OOM command not allowed: the server has no memory left for it."
+MAXMEMORY = "OOM command not allowed when used memory > 'maxmemory'."
 INTERNAL = "ERR internal error; the server's log has the details"
 LOADING = "LOADING Redis is loading the dataset in memory"
 MAX_CLIENTS = "ERR max number of clients reached"

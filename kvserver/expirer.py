@@ -1,7 +1,7 @@
 """The thread that removes keys whose deadline has passed, so that memory comes back also for keys nobody asks for.
 
 It sleeps until the earliest deadline, not for a fixed interval. The lock is held for a small batch of keys at a time,
-and between batches the clients have their turn.
+and between batches the clients have their turn. Where a command had too many keys to evict, it goes on with them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Expirer:
             self._begin_anew()
         self._queue.collect()
         self._tidy()
-        if self._state.active_expiry.is_set() and self._expire_batch():
+        if (self._state.active_expiry.is_set() and self._expire_batch()) or self._make_room():
             return
         wait = self._seconds_until(self._queue.arm())
         # Asked after the queue was armed: whoever stops the thread, or ends a pause, wakes it from here on.
@@ -90,6 +90,13 @@ class Expirer:
                 if not database.expire_if_due(key) and (deadline := database.deadline(key)) is not None:
                     self._queue.add(deadline, database, key)  # it was moved later; this was its only entry
         return True
+
+    def _make_room(self) -> bool:
+        """Go on evicting where a command left off; whether there is more to evict."""
+        keyspace = self._state.keyspace
+        with keyspace.lock:
+            keyspace.moment = None
+            return keyspace.eviction.is_over and keyspace.eviction.make_room() and keyspace.eviction.is_over
 
     def _tidy(self) -> None:
         live = sum(len(database.deadlines) for database in self._state.keyspace.databases)

@@ -57,6 +57,7 @@ class Transaction:
     queued: list[Callable[[], Reply | Deferred]] = field(default_factory=list)
     """The commands, ready to run; called by EXEC with the keyspace lock held."""
     writes: bool = False  # one of them may change data
+    needs_memory: bool = False  # one of them may need more memory
     aborted: bool = False  # a command could not be queued, so EXEC will refuse
 
 

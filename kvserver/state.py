@@ -123,6 +123,16 @@ class State:
         self.large_reply = _or_never(config.commandlog_reply_larger_than, 1)
         self.limits = Limits(bulk=config.max_bulk_length, command=config.max_command_length)
         self.keyspace.max_value = config.max_bulk_length
+        if self.persistence is not None or not config.data_dir:  # not while the data is being loaded
+            self.keyspace.eviction.configure(config.maxmemory, config.maxmemory_policy)
+
+    def make_room(self) -> None:
+        """Evict what is over the limit, letting others have the lock now and then. Lock not held."""
+        keyspace, more = self.keyspace, True
+        while more:
+            with keyspace.lock:
+                keyspace.moment = None
+                more = keyspace.eviction.is_over and keyspace.eviction.make_room()
 
     def mind(self) -> None:
         """Note whether dispatch has to look closer at every command. Any thread; the lock keeps the newest answer."""
@@ -173,6 +183,9 @@ class State:
         finally:
             self.loading = None
             self.mind()
+        with self.keyspace.lock:
+            self.apply(self.config)
+        self.make_room()
         loaded = persistence.report
         get_logger().info("data.loaded", keys=loaded.keys, commands=loaded.commands, seconds=round(loaded.seconds, 3))
         if loaded.cut is not None:
@@ -227,6 +240,7 @@ class State:
         """CONFIG RESETSTAT."""
         with self.keyspace.lock:
             self.keyspace.hits = self.keyspace.misses = self.keyspace.expired = 0
+            self.keyspace.eviction.evicted = 0
         self.usage.reset(session.usage for session in self.clients.sessions())
         counted = self.counted()
         with self.stats.lock:

@@ -32,8 +32,8 @@ FIXED = {
     "lazyfree-lazy-user-flush": "yes",
     "latency-tracking": "yes",
     "latency-tracking-info-percentiles": "50 99 99.9",
-    "maxmemory": "0",
-    "maxmemory-policy": "noeviction",
+    "lazyfree-lazy-eviction": "yes",
+    "maxmemory-samples": "5",
     "acl-pubsub-default": "resetchannels",
     "save": "",
     "timeout": "0",
@@ -103,6 +103,7 @@ def config_set(session: Session, *words: bytes) -> SimpleString:
     state = session.state
     with state.keyspace.lock:  # two at once must not lose a change; and notifications are set under it
         state.apply(replace(state.config, **changes))
+    state.make_room()
     return OK
 
 

@@ -413,10 +413,13 @@ def object_encoding(db: Database, key: bytes) -> bytes | None:
 
 
 @_object("OBJECT|FREQ", since="4.0.0")
-def object_freq(db: Database, key: bytes) -> None:
-    """Returns how often a key is used, when an LFU policy counts it."""
-    if db.look(key, announce=False) is not None:
+def object_freq(db: Database, key: bytes) -> int | None:
+    """Returns how much a key has been used lately, from 0 to 15, when an LFU policy counts it."""
+    if db.look(key, announce=False) is None:
+        return None
+    if not db.keyspace.eviction.counts_uses or db.policy is None:
         raise Error(errors.LFU_NOT_SELECTED)
+    return db.policy.uses(key)
 
 
 @_object("OBJECT|IDLETIME")
@@ -424,6 +427,8 @@ def object_idletime(db: Database, key: bytes) -> int | None:
     """Returns the seconds since a key was last used. Recorded from the first time anyone asks."""
     if db.look(key, announce=False) is None:
         return None
+    if db.keyspace.eviction.counts_uses:
+        raise Error(errors.LFU_SELECTED)
     return max(0, db.idle_ms(key)) // 1000  # the clock may have been set back since
 
 

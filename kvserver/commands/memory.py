@@ -1,4 +1,4 @@
-"""MEMORY: what keys and the server take up. Sizes are Python's own, in bytes; they leave aside what shares memory."""
+"""MEMORY: what keys and the server take up, in bytes, counted as ``maxmemory`` counts them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvserver.commands.registry import Flags, Group, Keys, Runs, command
 from kvserver.observe.info import memory_peak, memory_resident
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString, Verbatim
 from kvserver.session import Session
-from kvserver.store.memory import Database
+from kvserver.store.memory import DEADLINE_BYTES, Database, size_of
 
 _server = partial(command, group=Group.SERVER, since="4.0.0")
 _about = partial(
@@ -23,8 +23,6 @@ _about = partial(
     runs=Runs.ON_SESSION,
     tips=("nondeterministic_output", "request_policy:all_shards", "response_policy:special"),
 )
-_SLOT = 104
-"""Bytes of a dict for one entry, on average between two times that it grows."""
 
 
 @_server("MEMORY", "subcommand [argument ...]", runs=Runs.ON_SESSION, arity=-2)
@@ -48,17 +46,18 @@ def memory_usage(db: Database, key: bytes, *words: bytes) -> int | None:
     value = db.look(key, announce=False)
     if value is None:
         return None
-    deadline = db.deadline(key)
-    size = sys.getsizeof(key) + sys.getsizeof(value) + _SLOT
-    return size if deadline is None else size + sys.getsizeof(deadline) + _SLOT
+    size = size_of(key, value)
+    return size if db.deadline(key) is None else size + DEADLINE_BYTES
 
 
 @_about("MEMORY|STATS", "", arity=2)
 def memory_stats(session: Session) -> Reply:
     """Returns what the process and each database take up, in the names of Redis where they mean something."""
     state = session.state
-    resident, startup = memory_resident(), state.memory_at_start
+    resident = memory_resident()
     with state.keyspace.lock:
+        used, dataset = state.keyspace.used, state.keyspace.data_bytes
+        peak = max(state.keyspace.peak_bytes, used)
         tables: dict[bytes, Reply] = {
             b"db.%d" % database.index: {
                 b"overhead.hashtable.main": sys.getsizeof(database.values),
@@ -68,19 +67,19 @@ def memory_stats(session: Session) -> Reply:
             if database.values
         }
         keys = sum(len(database.values) for database in state.keyspace.databases)
-    dataset = max(0, resident - startup)
     return {
-        b"peak.allocated": max(memory_peak(), resident),
-        b"total.allocated": resident,
-        b"startup.allocated": startup,
+        b"peak.allocated": peak,
+        b"total.allocated": used,
+        b"startup.allocated": 0,
         b"clients.normal": sum(other.pending_input for other in state.clients.sessions()),
         **tables,
-        b"overhead.total": min(startup, resident),
+        b"overhead.total": used - dataset,
         b"keys.count": keys,
-        b"keys.bytes-per-key": dataset // keys if keys else 0,
+        b"keys.bytes-per-key": used // keys if keys else 0,
         b"dataset.bytes": dataset,
-        b"dataset.percentage": 100.0 * dataset / resident if resident else 0.0,
-        b"peak.percentage": 100.0 * resident / max(memory_peak(), resident, 1),
+        b"dataset.percentage": 100.0 * dataset / max(used, 1),
+        b"peak.percentage": 100.0 * used / max(peak, 1),
+        b"allocator.resident": resident,
     }
 
 

@@ -28,6 +28,14 @@ _manages = partial(_scripting, flags=Flags.NOSCRIPT | Flags.STALE)
 _ALL_NODES = ("request_policy:all_nodes", "response_policy:all_succeeded")
 
 
+_NEED_MEMORY = {
+    function
+    for function, names in RUNS.items()
+    if any(Flags.DENYOOM in COMMANDS[name.encode("ascii")].flags for name in names.split())
+}
+"""The scripts that run a command which may need more memory."""
+
+
 def _sha1(script: bytes) -> bytes:
     return hashlib.sha1(script).hexdigest().encode("ascii")  # noqa: S324 - the name that clients use
 
@@ -53,10 +61,15 @@ def _run(session: Session, function: Function, numkeys: bytes, words: tuple[byte
     with keyspace.lock:
         if not session.executing:
             keyspace.moment = None
+        if not session.executing and function in _NEED_MEMORY and keyspace.eviction.is_full():
+            raise Error(errors.MAXMEMORY)
         try:
             return function(session.database, words[:count], words[count:])
         except IndexError:
             raise Error("ERR this script needs more keys or arguments") from None
+        finally:
+            if not session.executing:
+                keyspace.eviction.settle()
 
 
 def _check_allowed(session: Session, function: Function) -> None:

@@ -47,11 +47,14 @@ def exec_(session: Session) -> Reply:
             raise Error(errors.EXEC_ABORTED)
         if is_broken:
             return NULL_ARRAY
+        if transaction.needs_memory and keyspace.eviction.is_full():
+            raise errors.exec_aborted_by(Error(errors.MAXMEMORY))
         session.executing = True
         try:
             results = [run() for run in transaction.queued]
         finally:
             session.executing = False
+            keyspace.eviction.settle()
     return [_finish(result) for result in results]
 
 

@@ -123,12 +123,7 @@ class _Loader:
         for words in batch.commands:
             name, count = words[0], len(words)
             if name == b"SET" and (count == 3 or (count == 5 and words[3] == b"PXAT" and words[4].isdigit())):
-                database, key = databases[self._selected], words[1]
-                database.values[key] = words[2]
-                if count == 5:
-                    database.deadlines[key] = int(words[4])
-                elif database.deadlines:
-                    database.deadlines.pop(key, None)
+                databases[self._selected].load(words[1], words[2], int(words[4]) if count == 5 else None)
                 continue
             fault = self._run(words)
             if fault is not None:

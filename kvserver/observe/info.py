@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kvserver.state import State
 
 _Fields = dict[str, object]
+_MEANINGFUL = 1024**2
 
 
 def report(state: State, wanted: Iterable[str]) -> bytes:
@@ -100,27 +101,32 @@ def _clients(state: State) -> _Fields:
 
 
 def _memory(state: State) -> _Fields:
-    resident, peak = memory_resident(), memory_peak()
-    peak = max(peak, resident)
-    startup = min(state.memory_at_start, resident)
+    keyspace, config, resident = state.keyspace, state.config, memory_resident()
+    with keyspace.lock:
+        used, dataset = keyspace.used, keyspace.data_bytes
+        peak = max(keyspace.peak_bytes, used)
+    # Of a small amount of data the ratio would say nothing: the interpreter's own memory is not in ``used``.
+    grown = resident - state.memory_at_start
+    ratio = grown / used if used > _MEANINGFUL else 1.0
     return {
-        "used_memory": resident,
-        "used_memory_human": _human(resident),
+        "used_memory": used,
+        "used_memory_human": _human(used),
         "used_memory_rss": resident,
         "used_memory_rss_human": _human(resident),
         "used_memory_peak": peak,
         "used_memory_peak_human": _human(peak),
-        "used_memory_peak_perc": f"{100 * resident / max(1, peak):.2f}%",
-        "used_memory_overhead": startup,
-        "used_memory_startup": startup,
-        "used_memory_dataset": resident - startup,
-        "used_memory_dataset_perc": f"{100 * (resident - startup) / max(1, resident):.2f}%",
+        "used_memory_peak_perc": f"{100 * used / max(1, peak):.2f}%",
+        "used_memory_overhead": used - dataset,
+        "used_memory_startup": 0,
+        "used_memory_dataset": dataset,
+        "used_memory_dataset_perc": f"{100 * dataset / max(1, used):.2f}%",
         "total_system_memory": _system_memory(),
         "total_system_memory_human": _human(_system_memory()),
-        "maxmemory": 0,
-        "maxmemory_human": "0B",
-        "maxmemory_policy": "noeviction",
-        "mem_fragmentation_ratio": "1.00",
+        "maxmemory": config.maxmemory,
+        "maxmemory_human": _human(config.maxmemory),
+        "maxmemory_policy": config.maxmemory_policy,
+        "mem_fragmentation_ratio": f"{max(0.0, ratio):.2f}",
+        "mem_fragmentation_bytes": max(0, grown - used),
         "mem_not_counted_for_evict": 0,
         "mem_clients_normal": sum(session.pending_input for session in state.clients.sessions()),
         "mem_aof_buffer": 0,
@@ -241,7 +247,7 @@ def _stats(state: State) -> _Fields:
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
         "expired_keys": keyspace.expired,
-        "evicted_keys": 0,
+        "evicted_keys": keyspace.eviction.evicted,
         "evicted_clients": 0,
         "keyspace_hits": keyspace.hits,
         "keyspace_misses": keyspace.misses,

@@ -18,13 +18,28 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
-from typing import Protocol
+from sys import getsizeof
 
+from kvserver.store.eviction import Eviction, Policy
 from kvserver.store.expiry import ExpiryQueue
 from kvserver.store.lock import Lock, RecordingLock
+from kvserver.store.observers import Listener, Recorder
 from kvserver.store.scan import Snapshot
+
+TABLE_BYTES = 48
+"""What an entry takes up of its table: of a dict 30 to 60, as it doubles. The table is not weighed itself, since keys
+would be evicted by the thousand each time it doubles."""
+_ROOMY, _ROOMY_PER_KEY = 4096, 80
+"""Beyond so many bytes and so many for each key a table is made smaller, while memory is limited."""
+DEADLINE_BYTES = 160 + TABLE_BYTES
+"""What a key's deadline takes up: the number, its entry in the expiry queue, and its place in the table."""
+
+
+def size_of(key: bytes, value: bytes) -> int:
+    """Bytes that a key takes up with its value: of both Python's header and the text, rounded up to 16; and a place."""
+    return (len(key) + 48 & -16) + (len(value) + 48 & -16) + TABLE_BYTES
 
 
 class Edited(bytes):
@@ -37,41 +52,6 @@ class Formatted(bytes):
     """A number that a command wrote as text (INCRBYFLOAT): the same bytes, but not reported as ``int``."""
 
     __slots__ = ()
-
-
-class Listener(Protocol):
-    """Who is told of every change, with the lock held, so in the order of the changes. Must not block."""
-
-    def changed(self, database: Database, key: bytes, event: str | None) -> None:
-        """A key was set, edited or removed. ``event`` is the keyspace notification's name; None: not to be notified."""
-
-    def announced(self, database: Database, key: bytes, event: str) -> None:
-        """Something to be notified that is no change by itself: a miss, or the name of a change told before."""
-
-    def flushed(self, databases: Sequence[Database]) -> None:
-        """These are about to lose every key."""
-
-    def swapped(self, first: Database, second: Database) -> None:
-        """Two databases are about to exchange their numbers."""
-
-
-class Recorder(Protocol):
-    """Who writes down every change. Called with the lock held; must not block."""
-
-    def changed(self, database: Database, key: bytes) -> None:
-        """A key was set or removed."""
-
-    def edited(self, database: Database, key: bytes, span: tuple[int, int]) -> None:
-        """Of a key's value only the bytes from one place to another are new, and zeros before them."""
-
-    def deadline_changed(self, database: Database, key: bytes) -> None:
-        """A key was given a deadline, or lost it."""
-
-    def flushed(self, databases: Sequence[Database]) -> None:
-        """These are about to lose every key."""
-
-    def swapped(self, first: Database, second: Database) -> None:
-        """Two databases are about to exchange their numbers."""
 
 
 class Keyspace:
@@ -103,10 +83,15 @@ class Keyspace:
         self.moment: int | None = None  # ``now`` of the command that holds the lock, once it has asked
         self.started_at = clock()
         self.expiry: ExpiryQueue[Database] = ExpiryQueue(self.lock)
+        self.data_bytes = 0  # what keys, values and deadlines take up
+        self.policy_bytes = 0  # what the order of eviction takes up beside it
+        self.peak_bytes = 0  # the most that was seen
         self.databases = [Database(self, index) for index in range(databases)]
         self.listener: Listener | None = None  # while anybody wants to know; nobody else pays for it
         # Access times exist once someone has asked for one, so that reading costs nothing until then.
         self.accessed: dict[tuple[Database, bytes], int] | None = None
+        self.eviction = Eviction(self)
+        self.observed = False  # uses of keys are noted, or memory is limited: nobody else pays for either
         self.touching = True  # false while a client with NO-TOUCH runs a command
         self.hits = self.misses = self.expired = 0
         self.snapshots = 0  # taken so far, which orders them
@@ -124,6 +109,15 @@ class Keyspace:
         if self.moment is None:
             self.moment = self.clock()
         return self.moment
+
+    @property
+    def used(self) -> int:
+        """Bytes that the data takes up, and what is needed to evict it. Lock held."""
+        return self.data_bytes + self.policy_bytes
+
+    def mind(self) -> None:
+        """Note whether uses and sizes are to be observed at every command. Lock held."""
+        self.observed = self.accessed is not None or self.eviction.limit > 0 or self.eviction.is_at_work
 
     def swap(self, first: int, second: int) -> None:
         """Exchange two databases for everyone at once. Lock held."""
@@ -147,7 +141,9 @@ class Keyspace:
 class Database:
     """One numbered database: keys to values, and the deadlines of those keys that have one."""
 
-    __slots__ = ("deadlines", "index", "keyspace", "newest", "snapshot", "values")
+    __slots__ = (
+        "data_bytes", "deadlines", "index", "keyspace", "newest", "policy", "policy_bytes", "snapshot", "values",
+    )  # fmt: skip
 
     def __init__(self, keyspace: Keyspace, index: int) -> None:
         self.keyspace = keyspace
@@ -156,6 +152,8 @@ class Database:
         self.deadlines: dict[bytes, int] = {}  # wall-clock ms; a key that never expires is not in here
         self.snapshot: Snapshot | None = None  # the newest that SCAN has made, until it is dropped
         self.newest = 0  # its number in the order they were taken in, also once it has been dropped
+        self.policy: Policy | None = None  # which key goes first, while memory is limited
+        self.data_bytes = self.policy_bytes = 0  # as the keyspace's, which are the sums
 
     # Reading
 
@@ -174,7 +172,7 @@ class Database:
     def seek(self, key: bytes) -> bytes | None:
         """The value for a command that may change it: counts as an access, but no hit or miss."""
         value = self.peek(key)
-        if value is not None and self.keyspace.accessed is not None:
+        if value is not None and self.keyspace.observed:
             self.touch(key)
         return value
 
@@ -186,7 +184,7 @@ class Database:
             self._missed(key)
             return None
         keyspace.hits += 1
-        if keyspace.accessed is not None:
+        if keyspace.observed:
             self.touch(key)
         return value
 
@@ -254,11 +252,13 @@ class Database:
     def put(self, key: bytes, value: bytes, event: str | None = "set") -> None:
         """Set the value; a deadline the key had is gone. ``event`` names the keyspace notification, here as below."""
         assert self.keyspace.held()
-        is_new = key not in self.values
+        before = self.values.get(key)
         self.values[key] = value
-        if self.deadlines:
-            self.deadlines.pop(key, None)
-        self._changed(key, event, is_new=is_new)
+        if self.deadlines and self.deadlines.pop(key, None) is not None:
+            self._grow(-DEADLINE_BYTES)
+        if before is None or len(before) != len(value):  # a value of the same length, as a counter's, is quickest
+            self._weigh_change(key, before, value)
+        self._changed(key, event, is_new=before is None)
 
     def replace(self, key: bytes, value: bytes, event: str | None = "set", span: tuple[int, int] | None = None) -> None:
         """Set the value and keep the deadline. The caller has looked the key up, so an expired one is gone.
@@ -267,19 +267,39 @@ class Database:
         were none. It keeps the journal short.
         """
         assert self.keyspace.held()
-        is_new = key not in self.values
+        before = self.values.get(key)
         self.values[key] = value
-        self._changed(key, event, is_new=is_new, span=span)
+        if before is None or len(before) != len(value):
+            self._weigh_change(key, before, value)
+        self._changed(key, event, is_new=before is None, span=span)
+
+    def load(self, key: bytes, value: bytes, deadline: int | None) -> None:
+        """Set a key as :meth:`put` does, while nobody is to be told: the data is being loaded."""
+        before = self.values.get(key)
+        self.values[key] = value
+        self._weigh_change(key, before, value)
+        if deadline is not None:
+            if key not in self.deadlines:
+                self._grow(DEADLINE_BYTES)
+            self.deadlines[key] = deadline
+        elif self.deadlines and self.deadlines.pop(key, None) is not None:
+            self._grow(-DEADLINE_BYTES)
 
     def remove(self, key: bytes, event: str | None = "del") -> bool:
         """Delete the key; whether it was there."""
         assert self.keyspace.held()
         if key in self.deadlines and self.expire_if_due(key):
             return False
-        if self.values.pop(key, None) is None:
+        value = self.values.pop(key, None)
+        if value is None:
             return False
-        self._forget(key, event)
+        self._forget(key, value, event)
         return True
+
+    def evict(self, key: bytes) -> None:
+        """Delete an existing key to make room."""
+        self._forget(key, self.values.pop(key), "evicted")
+        self.weigh_policy()
 
     def expire_at(self, key: bytes, deadline: int, event: str | None = "expire") -> None:
         """Give an existing key a deadline (ms). One in the past removes it."""
@@ -289,8 +309,13 @@ class Database:
             return
         before = self.deadlines.get(key)
         self.deadlines[key] = deadline
+        if before is None:
+            self._grow(DEADLINE_BYTES)
         if before is None or deadline < before:  # otherwise the entry it has is early enough
             self.keyspace.expiry.add(deadline, self, key)
+        if self.policy is not None and self.policy.live is self.deadlines:
+            self.policy.add(key)
+            self.weigh_policy()
         self._deadline_changed(key, event)
 
     def persist(self, key: bytes) -> bool:
@@ -298,6 +323,7 @@ class Database:
         assert self.keyspace.held()
         if self.deadlines.pop(key, None) is None:
             return False
+        self._grow(-DEADLINE_BYTES)
         self._deadline_changed(key, "persist")
         return True
 
@@ -306,9 +332,8 @@ class Database:
         deadline = self.deadlines.get(key)
         if deadline is None or deadline > self.keyspace.now:
             return False
-        del self.values[key]
         self.keyspace.expired += 1
-        self._forget(key, "expired")
+        self._forget(key, self.values.pop(key), "expired")
         return True
 
     def flush(self) -> dict[bytes, bytes]:
@@ -324,9 +349,47 @@ class Database:
         if self.deadlines:
             self.keyspace.expiry.wake.set()  # to drop the entries of keys that are gone
         values, self.values, self.deadlines, self.snapshot = self.values, {}, {}, None
+        self._grow(-self.data_bytes)
+        self.set_policy(self.keyspace.eviction.policy_for(self))
         if (accessed := self.keyspace.accessed) is not None:
             self.keyspace.accessed = {place: moment for place, moment in accessed.items() if place[0] is not self}
         return values
+
+    def set_policy(self, policy: Policy | None) -> None:
+        """Say which key goes first."""
+        self.policy = policy
+        self.weigh_policy()
+
+    def weigh_policy(self) -> None:
+        """Note what the policy takes up, after it has changed."""
+        size = 0 if self.policy is None else self.policy.footprint()
+        self.keyspace.policy_bytes += size - self.policy_bytes
+        self.policy_bytes = size
+
+    def _tighten(self) -> None:
+        """Make the tables smaller if they have far more room than keys, as they do when keys come and go.
+
+        A dict that is full, of removed keys too, grows to three to six times its keys. Copied when it has four times
+        as much room or more, it comes out with two to three times, so that it is some while until the next time.
+        """
+        values, deadlines, policy = self.values, self.deadlines, self.policy
+        if getsizeof(values) > _ROOMY + _ROOMY_PER_KEY * len(values):
+            self.values = dict(values)
+        if getsizeof(deadlines) > _ROOMY + _ROOMY_PER_KEY * len(deadlines):
+            self.deadlines = dict(deadlines)
+        if policy is not None:
+            policy.live = self.values if policy.live is values else self.deadlines
+
+    def _weigh_change(self, key: bytes, before: bytes | None, value: bytes) -> None:
+        """Count what a value takes up more than the one before; with its key, if there was none."""
+        self._grow(size_of(key, value) if before is None else (len(value) + 48 & -16) - (len(before) + 48 & -16))
+
+    def _grow(self, more: int) -> None:
+        self.data_bytes += more
+        keyspace = self.keyspace
+        keyspace.data_bytes += more
+        if keyspace.data_bytes > keyspace.peak_bytes:
+            keyspace.peak_bytes = keyspace.data_bytes
 
     def announce(self, key: bytes, event: str) -> None:
         """Notify of a change that was made without naming its event, because the order of events asks for it."""
@@ -340,8 +403,8 @@ class Database:
                 keyspace.recorder.changed(self, key)
             else:
                 keyspace.recorder.edited(self, key, span)
-        if keyspace.accessed is not None:
-            self.touch(key)
+        if keyspace.observed:
+            self._observe(key, is_new=is_new)
         if keyspace.listener is not None:
             if is_new:
                 keyspace.listener.announced(self, key, "new")
@@ -359,8 +422,9 @@ class Database:
         if announce and self.keyspace.listener is not None:
             self.keyspace.listener.announced(self, key, "keymiss")
 
-    def _forget(self, key: bytes, event: str | None) -> None:
-        self.deadlines.pop(key, None)
+    def _forget(self, key: bytes, value: bytes, event: str | None) -> None:
+        has_deadline = self.deadlines and self.deadlines.pop(key, None) is not None
+        self._grow(-size_of(key, value) - (DEADLINE_BYTES if has_deadline else 0))
         if self.keyspace.accessed is not None:
             self.keyspace.accessed.pop((self, key), None)
         if self.keyspace.recorder is not None:
@@ -368,13 +432,29 @@ class Database:
         if self.keyspace.listener is not None:
             self.keyspace.listener.changed(self, key, event)
 
-    # Access times
+    # Uses of keys
+
+    def _observe(self, key: bytes, *, is_new: bool) -> None:
+        """Note that a key was set."""
+        if not is_new:
+            self.touch(key)
+            return
+        if self.keyspace.accessed is not None:
+            self.keyspace.accessed[self, key] = self.keyspace.now
+        if self.policy is not None and self.policy.live is self.values:
+            self.policy.add(key)
+            self.weigh_policy()
+        self._tighten()
 
     def touch(self, key: bytes) -> None:
-        """Note an access, if access times are kept and this client's accesses count."""
+        """Note an access, if accesses are kept and this client's count."""
         keyspace = self.keyspace
-        if keyspace.accessed is not None and keyspace.touching:
+        if not keyspace.touching:
+            return
+        if keyspace.accessed is not None:
             keyspace.accessed[self, key] = keyspace.now
+        if self.policy is not None:
+            self.policy.touch(key)
 
     def idle_ms(self, key: bytes) -> int:
         """Milliseconds since the key was last used.
@@ -385,4 +465,5 @@ class Database:
         keyspace = self.keyspace
         if keyspace.accessed is None:
             keyspace.accessed = {}
+            keyspace.mind()
         return keyspace.now - keyspace.accessed.get((self, key), keyspace.started_at)

@@ -22,6 +22,7 @@ class Wire:
     """One connection. Replies come back as the bytes they were, one item a reply."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self._sock = socket.create_connection(("127.0.0.1", port), timeout=20)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self._sock.makefile("rb")
