@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kvserver.pubsub import PubSub
-from kvserver.session import Session
+from kvserver.session import NAME_COST, Session
 from kvserver.store.memory import Database, Keyspace
 from kvserver.tracking import Tracked, Tracking
 
@@ -62,6 +62,7 @@ class Changes:
         place = database.index, key
         if place not in session.watched:
             session.watched[place] = database.peek(key) is not None
+            session.kept += NAME_COST + len(key)
             self._watchers.setdefault(place, {})[session] = None
             self._listen()
 
@@ -70,6 +71,7 @@ class Changes:
         for place in session.watched:
             watchers = self._watchers[place]
             del watchers[session]
+            session.kept -= NAME_COST + len(place[1])
             if not watchers:
                 del self._watchers[place]
         session.watched.clear()

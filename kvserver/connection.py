@@ -10,6 +10,7 @@ Waiting is left to the kernel: the socket blocks, with ``SO_SNDTIMEO`` and, whil
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import selectors
@@ -21,9 +22,11 @@ import time
 from collections.abc import Iterable
 from functools import partial
 
+from kvserver.buffers import STEP, Part
 from kvserver.dispatch import execute, log_large_reply
 from kvserver.journal.writer import Journal
 from kvserver.observe.log import get_logger
+from kvserver.observe.stats import End
 from kvserver.protocol.decoder import STRANGER, CommandTooLongError, Decoder, Limits, ProtocolError
 from kvserver.protocol.encoder import encode_error
 from kvserver.protocol.replies import Reply, Several
@@ -47,6 +50,14 @@ _LINGER_SECONDS = 1
 _LINGER_BYTES = 1024 * 1024
 
 
+class _InputTimeoutError(Exception):
+    """The client has sent nothing, or not the whole of a command, for too long, or its machine is gone."""
+
+    def __init__(self, why: End) -> None:
+        super().__init__(why)
+        self.why = why
+
+
 class Connection:
     """A client's socket and the session that goes with it."""
 
@@ -59,6 +70,8 @@ class Connection:
         self._turn = threading.Lock()  # to send; held by the journal's thread, as it were, while it has replies of ours
         self._refusing = False  # since before this batch, writes are refused
         self._awaited = 0  # the half-received command, by how many were run before it
+        self._idle_limit = 0  # seconds to wait for a command, as the socket knows it
+        self._counted = 0  # bytes in our buffers, in whole steps, as all connections' are added up
         if sys.platform != "win32":
             session.pause = self._pause
 
@@ -86,7 +99,11 @@ class Connection:
         state = self._session.state
         try:
             self._serve()
+        except _InputTimeoutError as timeout:
+            state.stats.count_end(timeout.why)
+            get_logger().info("connection.timed_out", client=self._session.id, why=timeout.why.name.lower())
         except (BlockingIOError, TimeoutError):
+            state.stats.count_end(End.STALLED)
             get_logger().warning("connection.stalled", client=self._session.id)
         except OSError:
             get_logger().debug("connection.lost", client=self._session.id)
@@ -104,9 +121,16 @@ class Connection:
         size = _RECV_MIN
         deadline = 0.0  # for the rest of a half-received command; 0 while there is none
         while not self._stopping:
-            if session.pushes is not None:
-                self._await_input(session.pushes, deadline)
-            received = sock.recv(size)
+            if session.state.config.timeout != self._idle_limit and not deadline:
+                self._limit_idleness()
+            try:
+                if session.pushes is not None:
+                    self._await_input(session.pushes, deadline)
+                received = sock.recv(size)
+            except (BlockingIOError, TimeoutError) as error:
+                if error.errno == errno.ETIMEDOUT:
+                    raise _InputTimeoutError(End.KEEPALIVE) from None
+                raise _InputTimeoutError(End.HALF_COMMAND if deadline else End.IDLE) from None
             if not received:
                 return
             # Large reads are worth their buffer only while the client fills it.
@@ -125,20 +149,38 @@ class Connection:
                 if not session.dropped:
                     self._linger()
                 return
-            if decoder.pending or deadline:
+            if decoder.pending or deadline or session.special or session.kept or self._counted:
+                session.pending_input = decoder.held
+                self._count_buffers()
                 deadline = self._watch(deadline)
         if not session.dropped:
             self._linger()  # what has come since is not run, but must not cost the last replies
 
+    def _limit_idleness(self) -> None:
+        """Let the socket wait for a command as long as the settings now say."""
+        self._idle_limit = self._session.state.config.timeout
+        set_timeout(self._sock, socket.SO_RCVTIMEO, self._idle_limit)
+
+    def _idle_until(self) -> float:
+        """When a connection that also gets messages has sent nothing for too long; 0 for never."""
+        session = self._session
+        exempt = session.subscribed or session.monitoring
+        return session.active + self._idle_limit if self._idle_limit and not exempt else 0.0
+
     def _await_input(self, queue: PushQueue, deadline: float) -> None:
-        """Send what other threads have put into the queue, until there is input (or the end of it)."""
+        """Send what other threads have put into the queue, until there is input (or the end of it).
+
+        Raises:
+            TimeoutError: neither came in time.
+        """
         if self._selector is None:
             self._selector = _Selector()
             self._selector.register(self._sock, selectors.EVENT_READ)
             self._selector.register(queue.woken, selectors.EVENT_READ)
         has_input = False
         while not has_input:
-            ready = self._selector.select(max(0.0, deadline - time.monotonic()) if deadline else None)
+            until = deadline or self._idle_until()
+            ready = self._selector.select(max(0.0, until - time.monotonic()) if until else None)
             if not ready:
                 raise TimeoutError
             has_input = any(key.fileobj is self._sock for key, _ in ready)
@@ -207,8 +249,23 @@ class Connection:
             return
         persistence = self._session.state.persistence
         if persistence is None or not self._hold_back(persistence.journal, data):
-            self._sock.sendall(data)
+            if len(data) < STEP:
+                self._sock.sendall(data)
+            else:
+                self._count_buffers(len(data))
+                self._sock.sendall(data)
+                self._count_buffers()
             self._count_sent(len(data))
+
+    def _count_buffers(self, output: int = 0) -> None:
+        """Keep the total of what all connections hold right; too much of it ends some, maybe this one."""
+        size = self._session.held + output
+        counted = size - size % STEP
+        if counted != self._counted:
+            self._counted = counted
+            buffers = self._session.state.buffers
+            if buffers.count(self._session, Part.OWN, counted):
+                buffers.enforce()
 
     def _send_to_stranger(self, data: bytes) -> None:
         """Send what the socket's buffer takes at once: nobody waits for a client that has not authenticated.
@@ -292,7 +349,7 @@ class Connection:
         stats = self._session.state.stats
         stats.count_error("ERR")
         if isinstance(error, CommandTooLongError):
-            stats.count_too_long()
+            stats.count_end(End.TOO_LONG)
         get_logger().info("connection.protocol_error", client=self._session.id, error=str(error).partition("'")[0])
         if self._session.replies is _ON:
             self._send([encode_error(f"ERR Protocol error: {error}")])
@@ -315,20 +372,22 @@ class Connection:
         """Keep the deadline of a half-received command; returns it, or 0 when no command is pending.
 
         A client that sends one command after the other may always have half of one on its way, so each has its own.
+
+        Raises:
+            _InputTimeoutError: it has passed.
         """
         session = self._session
-        session.pending_input = self._decoder.held
         limit = session.state.config.request_timeout
         if not self._decoder.pending or not limit:
             if deadline:
-                set_timeout(self._sock, socket.SO_RCVTIMEO, 0)
+                self._limit_idleness()
             return 0.0
         now = time.monotonic()
         if not deadline or session.commands != self._awaited:
             self._awaited = session.commands
             deadline = now + limit
-        elif now >= deadline:
-            raise TimeoutError
+        elif now >= deadline:  # it comes a byte at a time, so that no recv ever waited long
+            raise _InputTimeoutError(End.HALF_COMMAND)
         set_timeout(self._sock, socket.SO_RCVTIMEO, max(0.001, deadline - now))
         return deadline
 

@@ -20,6 +20,7 @@ from kvserver.commands.acl import denied, deny
 from kvserver.commands.needs import needs_of
 from kvserver.commands.registry import DIRECT, Command, Flags, find, key_places
 from kvserver.observe.log import get_logger
+from kvserver.observe.stats import End
 from kvserver.observe.usage import new_tally
 from kvserver.protocol.encoder import encoding
 from kvserver.protocol.replies import Deferred, Error, Reply, SimpleString
@@ -30,6 +31,8 @@ from kvserver.session import Session, Transaction
 _HTTP = frozenset((b"post", b"put", b"host:"))
 
 _QUEUED = SimpleString(b"QUEUED")
+_QUEUED_COST, _WORD_COST = 250, 50
+"""Bytes that a queued command takes, and each word of it, beside what the words hold."""
 _AT_ONCE = {"exec", "discard", "multi", "watch", "quit", "reset"}
 """What a transaction does not queue."""
 _WHILE_SUBSCRIBED = {
@@ -209,9 +212,20 @@ def _queue(session: Session, transaction: Transaction, command: Command, words: 
         if _is_full(session):
             return _rejected(session, Error(errors.MAXMEMORY))
         transaction.needs_memory = True
+    transaction.size += _QUEUED_COST + sum(map(len, words)) + _WORD_COST * len(words)
+    if transaction.size > session.state.limits.command:
+        return _end_transaction(session)
     transaction.queued.append(partial(_run_queued, session, command, words))
     transaction.writes = transaction.writes or _writes(command)
     return _QUEUED
+
+
+def _end_transaction(session: Session) -> Error:
+    """A transaction is longer than a command may be. The connection ends, as it does for such a command."""
+    session.release_transaction()
+    session.leaving = True
+    session.state.stats.count_end(End.TOO_LONG)
+    return _rejected(session, Error(errors.TRANSACTION_TOO_LONG))
 
 
 def _is_full(session: Session) -> bool:

@@ -55,6 +55,7 @@ PROTOCOL_NOT_AN_INTEGER = "ERR Protocol version is not an integer or out of rang
 BAD_CLIENT_NAME = "ERR Client names cannot contain spaces, newlines or special characters."
 NO_SUCH_CLIENT = "ERR No such client"
 OUT_OF_MEMORY = "OOM command not allowed: the server has no memory left for it."
+TRANSACTION_TOO_LONG = "ERR Protocol error: transaction exceeds client-query-buffer-limit"
 MAXMEMORY = "OOM command not allowed when used memory > 'maxmemory'."
 INTERNAL = "ERR internal error; the server's log has the details"
 LOADING = "LOADING Redis is loading the dataset in memory"

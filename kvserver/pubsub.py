@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from kvserver.protocol.replies import Push, Reply
 from kvserver.pushes import Message
-from kvserver.session import Kind, Session
+from kvserver.session import NAME_COST, Kind, Session
 from kvserver.store.glob import compile_glob
 
 
@@ -30,7 +30,9 @@ class PubSub:
         matchers = {name: compile_glob(name) for name in names} if kind is Kind.PATTERN else {}
         with self._lock:
             for name in names:
-                session.subscriptions[kind][name] = None
+                if name not in session.subscriptions[kind]:
+                    session.subscriptions[kind][name] = None
+                    session.kept += NAME_COST + len(name)
                 self._subscribers[kind].setdefault(name, {})[session] = None
                 if kind is Kind.PATTERN:
                     self._matchers.setdefault(name, matchers[name])
@@ -65,6 +67,7 @@ class PubSub:
         if name not in session.subscriptions[kind]:
             return
         del session.subscriptions[kind][name]
+        session.kept -= NAME_COST + len(name)
         subscribers = self._subscribers[kind][name]
         del subscribers[session]
         if not subscribers:

@@ -4,7 +4,7 @@ A sender never waits: it appends to the receiver's :class:`PushQueue` and goes o
 takes the messages out and sends them, as it does everything that concerns its socket; a byte on a socket pair ends its
 wait for input. A receiver that takes its messages too slowly is ended, so the queue is bounded.
 
-Locking: one lock a queue, the innermost of all; nobody takes another one while holding it.
+Locking: one lock a queue; while holding it, only the lock of ``buffers.py`` is taken.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from kvserver.buffers import STEP
 from kvserver.config import OutputLimit
 from kvserver.protocol.encoder import encoding
 from kvserver.protocol.replies import Reply
@@ -48,16 +49,27 @@ class PushQueue:
     Args:
         limit: gives the limit in force, asked anew for each message, as CONFIG SET may change it.
         overflow: called, without the lock, by the sender whose message is one too many; must not block.
+        count: told how many bytes wait, in steps; whether all connections together now hold too many.
+        enforce: called, without the lock, when they do; must not block.
 
     Raises:
         OSError: there are no descriptors left for the socket pair.
     """
 
-    def __init__(self, limit: Callable[[], OutputLimit], overflow: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        limit: Callable[[], OutputLimit],
+        overflow: Callable[[], object],
+        count: Callable[[int], bool],
+        enforce: Callable[[], object],
+    ) -> None:
         self._lock = threading.Lock()
         self._messages: deque[Message] = deque()
         self._limit = limit
         self._overflow = overflow
+        self._count = count
+        self._enforce = enforce
+        self._counted = 0  # bytes, in whole steps
         self._over_since: float | None = None  # when the soft limit was passed; None below it
         self._signalled = False  # a byte is in the socket pair
         self._closed = False
@@ -83,8 +95,19 @@ class PushQueue:
             if overflown:
                 self._closed = True
                 self._messages.clear()
+            too_much = self._recount()
         if overflown:
             self._overflow()
+        if too_much:
+            self._enforce()
+
+    def _recount(self) -> bool:
+        """Keep the total of all connections right; whether it is too much now."""
+        counted = self.size - self.size % STEP
+        if counted == self._counted:
+            return False
+        self._counted = counted
+        return self._count(counted)
 
     def _is_over_limit(self) -> bool:
         limit = self._limit()
@@ -107,6 +130,7 @@ class PushQueue:
                 size += message.size
                 taken.append(message)
             self.size -= size
+            self._recount()
             if self._signalled and not self._messages:
                 self._signalled = False
                 self.woken.recv(1)

@@ -17,13 +17,11 @@ import contextlib
 import errno
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,6 +35,7 @@ from kvserver.dispatch import replay
 from kvserver.expirer import Expirer
 from kvserver.journal.directory import DirectoryError
 from kvserver.journal.recovery import RecoveryError
+from kvserver.listeners import AddressInUseError, is_local, show, tcp_listener, unix_listener
 from kvserver.observe.log import get_logger
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Session
@@ -80,6 +79,7 @@ class Server:
         self._accepting: threading.Thread | None = None
         self._stop_once = threading.Lock()
         self._is_stopped = False  # guarded by _stop_once
+        self._next_turn = 0.0  # monotonic seconds, when the next connection may come; see ``accept_rate``
         self._wake: socket.socket  # a byte sent here ends the accept thread; there from start on
         self._expirer = Expirer(self._state)
         self._end: Callable[[], object] | None = None
@@ -174,7 +174,7 @@ class Server:
             return
         for listener in self._listeners:
             address = listener.getsockname()
-            if not _is_local(address):
+            if not is_local(address):
                 raise ConfigError(
                     f"--host {address[0]}: anybody who reaches this machine could read and change the data. Set a "
                     "password, best with --password-file or KVSERVER_REQUIREPASS; or say --protected-mode no, if all "
@@ -260,15 +260,15 @@ class Server:
                 if not left:
                     raise
         if config.unix_socket:
-            self._listeners.append(_unix_listener(config.unix_socket, config.tcp_backlog))
-        self._state.addresses = [_show(listener.getsockname()) for listener in self._listeners]
+            self._listeners.append(unix_listener(config.unix_socket, config.tcp_backlog))
+        self._state.addresses = [show(listener.getsockname()) for listener in self._listeners]
 
     def _listen_tcp(self, config: Config) -> None:
         port = config.port
         for host in config.host:
             # Not every machine has IPv6, so of the default addresses the second may be missing.
             required = config.host != Config().host or host == config.host[0]
-            listener = _tcp_listener(host, port, config.tcp_backlog, required=required)
+            listener = tcp_listener(host, port, config.tcp_backlog, required=required)
             if listener is not None:
                 self._listeners.append(listener)
                 port = self._state.port = listener.getsockname()[1]  # a free port is chosen once, for all addresses
@@ -292,7 +292,18 @@ class Server:
             while not self._state.stopping.is_set():
                 for key, _ in selector.select():
                     if isinstance(key.fileobj, socket.socket) and key.fileobj is not woken:
+                        self._wait_turn()
                         self._accept(key.fileobj)
+
+    def _wait_turn(self) -> None:
+        """Let connections come no faster than ``accept_rate``. Meanwhile they wait in the backlog."""
+        rate = self._state.config.accept_rate
+        if rate:
+            now = time.monotonic()
+            self._next_turn = max(self._next_turn, now - 1) + 1 / rate  # after a rest, a second's worth at once
+            if self._next_turn > now:
+                self._state.stats.count_delay()
+                self._state.stopping.wait(self._next_turn - now)
 
     def _accept(self, listener: socket.socket) -> None:
         """Take one connection and start its thread. Never raises: nothing a client does may end this loop."""
@@ -305,7 +316,7 @@ class Server:
             return
         state = self._state
         state.stats.count_connection()
-        if state.is_protected() and not _is_local(peer):
+        if state.is_protected() and not is_local(peer):
             self._refuse(sock, errors.PROTECTED)
             return
         if len(state.clients) >= state.config.maxclients:
@@ -323,7 +334,7 @@ class Server:
         state = self._state
         _prepare(sock, state.config)
         session = Session(
-            state, state.clients.next_id(), _show(peer) or f"{sock.getsockname()}:0", _show(sock.getsockname()),
+            state, state.clients.next_id(), show(peer) or f"{sock.getsockname()}:0", show(sock.getsockname()),
             sock.fileno(),
         )  # fmt: skip
         connection = Connection(sock, session)
@@ -386,80 +397,6 @@ def _with_settings(config: Config, settings: dict[str, Any]) -> Config:
     return replace(config, **values)
 
 
-class AddressInUseError(ConfigError):
-    """Another program listens there."""
-
-
-def _tcp_listener(host: str, port: int, backlog: int, *, required: bool) -> socket.socket | None:
-    """A listening socket; None if the address does not exist here and is not ``required``."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:
-        if not required:
-            return None
-        reason = getattr(error, "strerror", None) or "it is not a host name"
-        raise ConfigError(f"--host {host}: is not an address of this machine: {reason}.") from None
-    try:
-        if sys.platform != "win32":  # there it would let two servers share the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(address)
-        listener.listen(backlog)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        if not required and error.errno == errno.EADDRNOTAVAIL:
-            return None
-        kind_of_error = AddressInUseError if error.errno == errno.EADDRINUSE else ConfigError
-        raise kind_of_error(_why_not(host, port, error)) from None
-    return listener
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} on {host} is in use, perhaps by a Redis server. "
-            "Choose another with --port, or a free one with --port 0."
-        )
-    if error.errno == errno.EACCES:
-        return f"port {port} on {host}: permission denied. Ports below 1024 need privileges; choose a higher --port."
-    return f"cannot listen on {host} port {port}: {error.strerror}. Check --host and --port."
-
-
-def _unix_listener(path: str, backlog: int) -> socket.socket:
-    if not hasattr(socket, "AF_UNIX"):
-        raise ConfigError("--unix-socket: this system has no Unix sockets for Python.")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        listener.bind(path)
-        listener.listen(backlog)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        reason = "another server listens there" if error.errno == errno.EADDRINUSE else error.strerror or error
-        raise ConfigError(f"--unix-socket {path}: {reason}.") from None
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket file of a server that was killed; one that answers stays, and so does any other file."""
-    if not Path(path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a server whose backlog is full is alive
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            return
-        except ConnectionRefusedError:
-            Path(path).unlink(missing_ok=True)
-
-
 def _prepare(sock: socket.socket, config: Config) -> None:
     """Socket options of an accepted connection."""
     sock.settimeout(None)
@@ -477,15 +414,3 @@ def _prepare(sock: socket.socket, config: Config) -> None:
                     sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), min(value, 32767))
     if config.write_timeout:
         set_timeout(sock, socket.SO_SNDTIMEO, config.write_timeout)
-
-
-def _is_local(address: Any) -> bool:
-    """Whether a socket address is only of this machine."""
-    return not isinstance(address, tuple) or ip_address(address[0].partition("%")[0]).is_loopback
-
-
-def _show(address: Any) -> str:
-    """A socket address as ``host:port``, or as it is for a Unix socket's path."""
-    if isinstance(address, tuple):
-        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
-    return address if isinstance(address, str) else ""

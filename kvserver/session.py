@@ -28,6 +28,10 @@ _LONGEST_WAIT = 20 * 86400.0
 """Seconds. What the system calls take, in 31 bits of milliseconds."""
 
 
+NAME_COST = 300
+"""Bytes that remembering a name for a connection takes, beside the name's own."""
+
+
 class Kind(IntEnum):
     """What can be subscribed to; the place in ``Session.subscriptions``."""
 
@@ -59,6 +63,7 @@ class Transaction:
     writes: bool = False  # one of them may change data
     needs_memory: bool = False  # one of them may need more memory
     aborted: bool = False  # a command could not be queued, so EXEC will refuse
+    size: int = 0  # bytes that the queued commands take up
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +118,7 @@ class Session:
     received: int = 0  # bytes
     sent: int = 0  # bytes
     pending_input: int = 0  # bytes of a command that has not arrived whole
+    kept: int = 0  # bytes that the names it watches and is subscribed to take up
     pause: Callable[[float | None], object] = field(init=False)  # the connection puts its own here
     keyspace: Keyspace = field(init=False)
 
@@ -160,6 +166,11 @@ class Session:
         """Answer in RESP2 or RESP3 from the next reply on."""
         self.protocol = protocol
         self.encoding = encoding(protocol)
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory for this connection alone, but for messages and replies on their way."""
+        return self.pending_input + self.kept + (self.transaction.size if self.transaction else 0)
 
     def drop(self) -> None:
         """Close the connection without another byte."""

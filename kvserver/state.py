@@ -12,12 +12,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kvserver import errors
 from kvserver.access.log import DenialLog
-from kvserver.access.rules import Reason
 from kvserver.access.users import Users
+from kvserver.buffers import Buffers, Part
 from kvserver.changes import Changes
 from kvserver.clients import Clients
 from kvserver.config import Config
@@ -28,6 +29,7 @@ from kvserver.observe.hotkeys import Collection
 from kvserver.observe.info import memory_resident
 from kvserver.observe.latency import Latency
 from kvserver.observe.log import get_logger
+from kvserver.observe.stats import COUNTED, End, Stats
 from kvserver.observe.usage import Tally, Usage
 from kvserver.pause import Pause
 from kvserver.protocol.decoder import Limits
@@ -40,9 +42,6 @@ from kvserver.tracking import Tracking
 
 if TYPE_CHECKING:
     from kvserver.commands.known_scripts import Function
-
-COUNTED = ("commands", "reads", "writes", "received", "sent")
-"""What each session counts for itself."""
 
 
 def wall_clock() -> int:
@@ -67,6 +66,8 @@ class State:
         self.keyspace = Keyspace(config.databases, clock, durable=bool(config.data_dir))
         self.persistence: Persistence | None = None  # with a data directory, once it has been opened
         self.clients = Clients()
+        self.stats = Stats()
+        self.buffers = Buffers(lambda: self.config.maxmemory_clients, self._evict)
         self._minding = threading.Lock()
         self.users = Users(self.mind)
         self.denials = DenialLog()
@@ -77,7 +78,6 @@ class State:
         self.monitors = Monitors()
         self.pause = Pause()
         self.special = False  # something is in force that dispatch has to mind for every session; see ``mind``
-        self.stats = Stats()
         self.usage = Usage()
         self.slow_commands = CommandLog()
         self.large_requests = CommandLog()
@@ -121,7 +121,9 @@ class State:
         )
         self.large_request = _or_never(config.commandlog_request_larger_than, 1)
         self.large_reply = _or_never(config.commandlog_reply_larger_than, 1)
-        self.limits = Limits(bulk=config.max_bulk_length, command=config.max_command_length)
+        self.limits = Limits(
+            arguments=config.max_arguments, bulk=config.max_bulk_length, command=config.max_command_length
+        )
         self.keyspace.max_value = config.max_bulk_length
         if self.persistence is not None or not config.data_dir:  # not while the data is being loaded
             self.keyspace.eviction.configure(config.maxmemory, config.maxmemory_policy)
@@ -242,26 +244,27 @@ class State:
             self.keyspace.hits = self.keyspace.misses = self.keyspace.expired = 0
             self.keyspace.eviction.evicted = 0
         self.usage.reset(session.usage for session in self.clients.sessions())
-        counted = self.counted()
-        with self.stats.lock:
-            self.stats.resets += counted
-            self.stats.connections = self.stats.rejected = 0
-            self.stats.too_long = self.stats.too_slow = 0
-            self.stats.errors.clear()
-            self.stats.denied.clear()
+        self.stats.reset(self.counted())
 
     def retire(self, session: Session) -> None:
         """Take leave of a connection that has ended, but for its counters, which are kept."""
         session.release()
         if session.pushes is not None:
             session.pushes.close()
+        self.buffers.release(session)
         self.stats.retire(session)
         self.usage.retire(session.usage)
 
     def _drop_slow(self, session: Session) -> None:
         """End a connection that takes its messages too slowly."""
-        self.stats.count_too_slow()
+        self.stats.count_end(End.TOO_SLOW)
         get_logger().warning("connection.too_slow", client=session.id)
+        self.clients.end(session)
+
+    def _evict(self, session: Session) -> None:
+        """End the connection that holds most of the memory for clients."""
+        self.stats.count_end(End.BUFFERS)
+        get_logger().warning("connection.evicted", client=session.id, limit=self.config.maxmemory_clients)
         self.clients.end(session)
 
     def open_pushes(self, session: Session) -> None:
@@ -273,64 +276,10 @@ class State:
         if session.pushes is None:
             try:
                 session.pushes = PushQueue(
-                    lambda: self.config.client_output_buffer_limit.pubsub, lambda: self._drop_slow(session)
+                    lambda: self.config.client_output_buffer_limit.pubsub,
+                    lambda: self._drop_slow(session),
+                    partial(self.buffers.count, session, Part.MESSAGES),
+                    self.buffers.enforce,
                 )
             except OSError:
                 raise Error(errors.NO_DESCRIPTOR) from None
-
-
-class Stats:
-    """Counters that more than one thread raises, each change under ``lock``.
-
-    What only one connection counts is in its session, and joins ``closed`` when the connection ends.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.connections = 0
-        self.rejected = 0
-        self.too_slow = 0  # connections closed for messages they did not take
-        self.too_long = 0  # connections closed for a command beyond the limit
-        self.denied: Counter[Reason] = Counter()  # what users were not allowed to do
-        self.errors: Counter[str] = Counter()
-        self.closed: Counter[str] = Counter()
-        self.resets: Counter[str] = Counter()  # what live sessions had counted at CONFIG RESETSTAT
-
-    def retire(self, session: Session) -> None:
-        """Add what one connection counted."""
-        with self.lock:
-            for name in COUNTED:
-                self.closed[name] += getattr(session, name)
-
-    def count_connection(self) -> None:
-        """A connection was accepted, or is about to be refused."""
-        with self.lock:
-            self.connections += 1
-
-    def count_rejection(self) -> None:
-        """A connection was refused."""
-        with self.lock:
-            self.rejected += 1
-
-    def count_too_long(self) -> None:
-        """A connection is closed because its command is too long."""
-        with self.lock:
-            self.too_long += 1
-
-    def count_too_slow(self) -> None:
-        """A connection is closed because too much waits for it."""
-        with self.lock:
-            self.too_slow += 1
-
-    def count_denial(self, reason: Reason) -> None:
-        """A client was not let in, or not allowed to do something."""
-        with self.lock:
-            self.denied[reason] += 1
-
-    def count_error(self, code: str) -> None:
-        """Count an error reply by its first word; a bounded number of different ones."""
-        with self.lock:
-            if code in self.errors or len(self.errors) < 128:
-                self.errors[code] += 1
-            else:
-                self.errors["OTHER"] += 1

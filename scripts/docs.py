@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write what is made from tables; with --check, only compare.
 
-docs/configuration.md is made from the settings in kvserver/config.py, the README's tables of libraries from
+docs/configuration.md is made from the settings in kvserver/config/settings.py, the README's tables of libraries from
 tests/ecosystem/matrix.py.
 """
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests" / "ecosystem"))
 _INTRODUCTION = """\
 # Settings
 
-<!-- Made by scripts/docs.py from the table in kvserver/config.py. Change that, not this. -->
+<!-- Made by scripts/docs.py from the table in kvserver/config/settings.py. Change that, not this. -->
 
 A setting can be given in four places. The first of these that has it counts:
 

@@ -36,7 +36,6 @@ FIXED = {
     "maxmemory-samples": "5",
     "acl-pubsub-default": "resetchannels",
     "save": "",
-    "timeout": "0",
 }
 _NEVER_SET = {"cluster-enabled"}  # not even to the value it has
 _OPTIONS = {option.config_name: option for option in OPTIONS}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kvserver.access.rules import Reason
 from kvserver.observe import usage
+from kvserver.observe.stats import End
 from kvserver.session import Kind
 from kvserver.version import REDIS_VERSION, __version__
 
@@ -128,7 +129,7 @@ def _memory(state: State) -> _Fields:
         "mem_fragmentation_ratio": f"{max(0.0, ratio):.2f}",
         "mem_fragmentation_bytes": max(0, grown - used),
         "mem_not_counted_for_evict": 0,
-        "mem_clients_normal": sum(session.pending_input for session in state.clients.sessions()),
+        "mem_clients_normal": state.buffers.total,
         "mem_aof_buffer": 0,
         "mem_allocator": "python",
         "lazyfree_pending_objects": 0,
@@ -243,12 +244,12 @@ def _stats(state: State) -> _Fields:
         "total_net_input_bytes": counted["received"],
         "total_net_output_bytes": counted["sent"],
         "rejected_connections": stats.rejected,
+        "delayed_connections": stats.delayed,
         "sync_full": 0,
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
         "expired_keys": keyspace.expired,
         "evicted_keys": keyspace.eviction.evicted,
-        "evicted_clients": 0,
         "keyspace_hits": keyspace.hits,
         "keyspace_misses": keyspace.misses,
         "pubsub_channels": state.pubsub.count(Kind.CHANNEL),
@@ -262,8 +263,7 @@ def _stats(state: State) -> _Fields:
         "total_error_replies": stats.errors.total(),
         "total_reads_processed": counted["reads"],
         "total_writes_processed": counted["writes"],
-        "client_query_buffer_limit_disconnections": stats.too_long,
-        "client_output_buffer_limit_disconnections": stats.too_slow,
+        **{end.value: stats.ends[end] for end in End},
         "acl_access_denied_auth": stats.denied[Reason.AUTH],
         "acl_access_denied_cmd": stats.denied[Reason.COMMAND],
         "acl_access_denied_key": stats.denied[Reason.KEY],

@@ -56,7 +56,7 @@ class ProtocolError(Exception):
 
 
 class CommandTooLongError(ProtocolError):
-    """A command goes beyond ``Limits.command``; INFO counts the connections that end by it."""
+    """A command goes beyond one of the limits; INFO counts the connections that end by it."""
 
 
 class Decoder:
@@ -208,7 +208,7 @@ class Decoder:
         """The line at the position, without its ending, or None when it is incomplete."""
         end = self._buffer.find(ending, max(self._position, self._scanned))
         if (end if end >= 0 else len(self._buffer)) - self._position > self.limits.line:
-            raise ProtocolError(f"too big {fault}")
+            raise CommandTooLongError(f"too big {fault}")
         if end < 0:
             self._scanned = len(self._buffer)
             return None
@@ -238,7 +238,7 @@ class Decoder:
             return None
         count = _integer(line[1:])
         if count is None or count > self.limits.arguments:
-            raise ProtocolError(self._fault("multibulk", count, STRANGER.arguments))
+            raise self._fault("multibulk", count, self.limits.arguments)
         self._skip_header(line)
         self._missing = max(0, count)  # an empty or negative array is no command, and is passed over
         return []
@@ -273,9 +273,10 @@ class Decoder:
         self._length = -1
         return True
 
-    def _fault(self, what: str, number: int | None, limit: int) -> str:
-        is_strange = self.limits.stranger and number is not None and number > limit
-        return f"{'unauthenticated' if is_strange else 'invalid'} {what} length"
+    def _fault(self, what: str, number: int | None, limit: int) -> ProtocolError:
+        if number is None or number <= limit:
+            return ProtocolError(f"invalid {what} length")
+        return CommandTooLongError(f"{'unauthenticated' if self.limits.stranger else 'invalid'} {what} length")
 
     def _bulk_length(self, line: bytes) -> int:
         if line[:1] != b"$":
@@ -283,7 +284,7 @@ class Decoder:
             raise ProtocolError(f"expected '$', got '{got}'")
         length = _integer(line[1:])
         if length is None or not 0 <= length <= self.limits.bulk:
-            raise ProtocolError(self._fault("bulk", length, STRANGER.bulk))
+            raise self._fault("bulk", length, self.limits.bulk)
         self._size += length
         if self._size > self.limits.command:
             raise CommandTooLongError("command exceeds client-query-buffer-limit")

@@ -27,18 +27,21 @@ DOORS: dict[str, set[str]] = {
         "errors",
         "expirer",
         "journal",
+        "listeners",
         "observe",
         "protocol",
         "session",
         "state",
     },
-    "connection": {"dispatch", "errors", "journal", "observe", "protocol", "pushes", "session"},
+    "listeners": {"config"},
+    "connection": {"buffers", "dispatch", "errors", "journal", "observe", "protocol", "pushes", "session"},
     "dispatch": {"access", "commands", "errors", "observe", "protocol", "session"},
     "commands": {"access", "config", "errors", "observe", "protocol", "session", "store", "tracking", "version"},
     "expirer": {"observe", "state", "store"},
     "session": {"protocol"},
     "state": {
         "access",
+        "buffers",
         "changes",
         "clients",
         "config",
@@ -61,7 +64,8 @@ DOORS: dict[str, set[str]] = {
     "journal": {"observe", "protocol", "store"},
     "pause": set(),
     "pubsub": {"protocol", "pushes", "session", "store"},
-    "pushes": {"config", "protocol"},
+    "pushes": {"buffers", "config", "protocol"},
+    "buffers": set(),
     "clients": set(),
     "config": set(),
     "errors": {"protocol"},
@@ -71,11 +75,18 @@ DOORS: dict[str, set[str]] = {
     "version": set(),
 }
 SOCKET_FILES = {
-    "kvserver/cli.py", "kvserver/connection.py", "kvserver/pushes.py", "kvserver/server.py", "kvclient/connection.py",
-}  # fmt: skip
+    "kvserver/cli.py",
+    "kvserver/connection.py",
+    "kvserver/listeners.py",
+    "kvserver/pushes.py",
+    "kvserver/server.py",
+    "kvclient/connection.py",
+}
 THREADING_FILES = {
     "kvserver/access/log.py",  # the lock of what was denied
     "kvserver/access/users.py",  # the lock that orders changes of users
+    "kvserver/buffers.py",  # the lock of what all connections hold together
+    "kvserver/observe/stats.py",  # the lock of counters
     "kvserver/clients.py",  # the lock of the list of connections
     "kvserver/expirer.py",  # the thread that removes expired keys
     "kvserver/monitors.py",  # the lock of the list of those who watch

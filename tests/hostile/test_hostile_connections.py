@@ -65,7 +65,7 @@ def test_6_a_trickle_is_ended_at_its_deadline(besiege: Besiege, monkeypatch: pyt
         clock.now += 100
         sock.sendall(b"x")
         assert read_all(sock) == b""
-        assert ["connection.stalled" in line for line in siege.log()] == [True]
+        assert ["connection.timed_out" in line for line in siege.log()] == [True]
 
 
 def test_6_silence_within_a_command_is_ended(besiege: Besiege) -> None:

@@ -16,6 +16,8 @@ from conformance.oracle import Wire
 from hostile.conftest import Besiege
 from hostile.siege import PATIENCE, Siege, read_all, request, reset
 
+from kvserver.observe.stats import End
+
 MEGABYTE = 1024**2
 SMALL = "pubsub 4mb 1mb 60"
 
@@ -52,7 +54,7 @@ def test_28_who_does_not_read_is_closed_and_delays_nobody(besiege: Besiege, word
         wait_for(lambda: len(siege.arena.state.clients) == 2)
         assert len(read_all(slow)) < 12 * MEGABYTE
         slow.close()
-        assert siege.arena.state.stats.too_slow == 1
+        assert siege.arena.state.stats.ends[End.TOO_SLOW] == 1
         assert siege.log()[0].startswith("connection.too_slow")
 
 
@@ -70,10 +72,10 @@ def test_28_a_soft_limit_gives_time(besiege: Besiege, monkeypatch: pytest.Monkey
             publish()
         now[0] += 59
         publish()
-        assert state.stats.too_slow == 0
+        assert state.stats.ends[End.TOO_SLOW] == 0
         now[0] += 2
         publish()
-        assert state.stats.too_slow == 1
+        assert state.stats.ends[End.TOO_SLOW] == 1
         wait_for(lambda: len(state.clients) == 2)
         slow.close()
 
@@ -87,7 +89,7 @@ def test_28_a_subscriber_that_catches_up_is_kept(besiege: Besiege) -> None:
                     publisher.ask("PUBLISH", "c", b"x" * (MEGABYTE // 2))
                 for _ in range(8):
                     assert len(subscriber.read()) > MEGABYTE // 2
-        assert siege.arena.state.stats.too_slow == 0
+        assert siege.arena.state.stats.ends[End.TOO_SLOW] == 0
 
 
 def test_28_a_subscriber_dies_while_it_is_published_to(siege: Siege) -> None:
