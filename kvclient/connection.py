@@ -70,12 +70,14 @@ class Connection:
         protocol: the RESP version agreed in the handshake.
     """
 
-    __slots__ = ("__weakref__", "_decoder", "_options", "_sock", "_tls", "protocol", "used")
+    __slots__ = ("__weakref__", "_decoder", "_options", "_slices", "_sock", "_tls", "protocol", "used")
 
     def __init__(self, options: Options, tls: ssl.SSLContext | None = None, *, listens: bool = False) -> None:
         self._options = options
         self._tls = tls
         self._sock: socket.socket | None = None
+        # Python's ssl takes a kernel's timeout for nothing to say yet, and tries for ever: TLS waits by Python's.
+        self._slices = _KERNEL_SLICES and tls is None
         self._decoder = Decoder()
         if listens:
             self._decoder = Decoder(on_push=lambda push: self._decoder.replies.append(push))
@@ -99,10 +101,7 @@ class Connection:
             raise
         except (KVError, OSError, UnicodeError) as error:
             self.close()
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise CannotConnectError(
-                f"cannot connect to {self._options.address}: {reason}; is the server running there?"
-            ) from error
+            raise CannotConnectError(f"cannot connect to {self._options.address}: {_why_not(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -129,7 +128,7 @@ class Connection:
         """Use a socket that is already connected."""
         self._sock = sock
         sock.settimeout(None)
-        if _KERNEL_SLICES:
+        if self._slices:
             slice_ = struct.pack("ll", 0, int(SLICE * 1e6))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, slice_)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, slice_)
@@ -293,12 +292,13 @@ class Connection:
     def _send(self, payload: bytes, deadline: float) -> None:
         """Send all of `payload`. A single command that fails here was not executed: it never arrived whole."""
         sock = self._socket("no")
+        sent = 0
         try:
-            sent = sock.send(payload)
+            if self._slices:
+                sent = sock.send(payload)
         except OSError as error:
             if not _would_block(error):
                 raise ConnectionLostError(f"connection lost before sending: {error}", applied="no") from error
-            sent = 0
         if sent != len(payload):
             self._send_rest(sock, memoryview(payload)[sent:], deadline)
 
@@ -317,20 +317,21 @@ class Connection:
         """The next bytes; b"" at the end. Waits for one slice first, and exactly if that was too short."""
         sock = self._socket("unknown")
         try:
-            if _KERNEL_SLICES:
+            if self._slices:
                 try:
                     return sock.recv(CHUNK)
                 except OSError as error:
                     if not _would_block(error):
                         raise
             sock.settimeout(_remaining(deadline))
-            data = sock.recv(CHUNK)
-            sock.settimeout(None)
+            try:
+                return sock.recv(CHUNK)
+            finally:  # also when the time is up, since who listens may try again
+                sock.settimeout(None)
         except TimeoutError:
             raise CallTimeoutError(_TOO_SLOW.format("reply")) from None
         except OSError as error:
             raise ConnectionLostError(f"connection lost while waiting for the reply: {error}") from error
-        return data
 
     def _collect(self, replies: list[Reply], upto: int, promised: int, deadline: float) -> None:
         """Receive until `replies` holds `upto` replies; more than `promised` is an error."""
@@ -367,6 +368,18 @@ def _remaining(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError("timed out")
     return left
+
+
+def _why_not(error: Exception) -> str:
+    """Why there is no connection, and what to look at. By name, since ssl is slow to import."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "SSLCertVerificationError" in kinds:
+        why = getattr(error, "verify_message", "")
+        return f"its certificate is not accepted: {why}; name the file of the CA that issued it with tls_ca="
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if "SSLError" in kinds:
+        return f"{reason}; does the server speak TLS on that port?"
+    return f"{reason}; is the server running there?"
 
 
 def _would_block(error: OSError) -> bool:

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -99,11 +100,20 @@ def _serve(server: Server, signals: Signals, data: str) -> int:
     log = get_logger()
     log.info("server.ready", addresses=server.addresses, process=os.getpid(), version=__version__, data=data)
     _say(f"Ready to accept connections on {server.addresses[0]}")
+    if server.tls_port:
+        signals.on_hang_up(partial(_reload_certificates, server))
     signals.wait()
     log.info("server.stopping", addresses=server.addresses)
     if not server.stop():
         os._exit(1)  # a command that will not end holds its thread, or the disk takes no more; the log has said so
     return 0
+
+
+def _reload_certificates(server: Server) -> None:
+    try:
+        server.reload_certificates()
+    except ConfigError as error:
+        get_logger().error("tls.certificates_not_reloaded", error=str(error))
 
 
 class _Bar:
@@ -146,7 +156,7 @@ def _allow_descriptors(clients: int) -> None:
 
 
 class Signals:
-    """SIGTERM and SIGINT: the first ends :meth:`wait`, the second ends the process at once.
+    """SIGTERM and SIGINT: the first ends :meth:`wait`, the second ends the process at once. SIGHUP, if wanted: call it.
 
     The interpreter writes a byte to a socket when a signal arrives. A handler that set an Event instead could run
     while this very thread holds the Event's lock, and wait for itself.
@@ -156,14 +166,28 @@ class Signals:
         self._woken, self._wake = socket.socketpair()
         self._wake.setblocking(False)
         self._count = 0
+        self._hang_ups = 0
+        self._on_hang_up: Callable[[], object] = lambda: None
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
+    def on_hang_up(self, call: Callable[[], object]) -> None:
+        """Have :meth:`wait` call this at each SIGHUP, which otherwise ends the process."""
+        self._on_hang_up = call
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._note_hang_up)
+
     def wait(self) -> None:
-        """Until the first signal."""
+        """Until the first signal to end."""
         while not self._count:
             self._woken.recv(1)
+            if self._hang_ups:
+                self._hang_ups = 0
+                self._on_hang_up()
+
+    def _note_hang_up(self, _number: int, _frame: FrameType | None) -> None:
+        self._hang_ups += 1
 
     def end(self) -> None:
         """End :meth:`wait`, from any thread, as the first signal would."""

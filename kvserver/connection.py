@@ -5,6 +5,8 @@ wake it, with ``shutdown``, through :meth:`Connection.finish` and :meth:`Connect
 
 Waiting is left to the kernel: the socket blocks, with ``SO_SNDTIMEO`` and, while a command is half received,
 ``SO_RCVTIMEO``. A Python-level timeout would cost a ``poll`` before every ``recv`` and ``send``.
+
+With TLS, data goes through a :class:`~kvserver.tls.TLSStream`; waiting, shutting down and closing are the socket's.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from kvserver.buffers import STEP, Part
 from kvserver.dispatch import execute, log_large_reply
@@ -32,6 +35,9 @@ from kvserver.protocol.encoder import encode_error
 from kvserver.protocol.replies import Reply, Several
 from kvserver.pushes import PushQueue
 from kvserver.session import Replies, Session
+
+if TYPE_CHECKING:  # not otherwise, since ssl is slow to import
+    from kvserver.tls import TLSStream
 
 _RECV_MIN = 4 * 1024
 _RECV_MAX = 256 * 1024
@@ -58,11 +64,27 @@ class _InputTimeoutError(Exception):
         self.why = why
 
 
+def _input_timeout(error: OSError, deadline: float) -> _InputTimeoutError:
+    if error.errno == errno.ETIMEDOUT:  # the system has given up its probes
+        return _InputTimeoutError(End.KEEPALIVE)
+    return _InputTimeoutError(End.HALF_COMMAND if deadline else End.IDLE)
+
+
+class _Stream(Protocol):
+    """A socket, or a TLSStream on one."""
+
+    def recv(self, size: int, /) -> bytes | None: ...
+    def send(self, data: bytes, flags: int, /) -> int: ...
+    def sendall(self, data: bytes, /) -> object: ...
+
+
 class Connection:
     """A client's socket and the session that goes with it."""
 
-    def __init__(self, sock: socket.socket, session: Session) -> None:
+    def __init__(self, sock: socket.socket, session: Session, tls: TLSStream | None = None) -> None:
         self._sock = sock
+        self._tls = tls
+        self._stream: _Stream = tls or sock  # what data goes through
         self._session = session
         self._decoder = Decoder(Limits())
         self._stopping = False
@@ -98,7 +120,8 @@ class Connection:
         """Serve until either side has had enough, then close the socket."""
         state = self._session.state
         try:
-            self._serve()
+            if self._tls is None or self._shake_hands(self._tls):
+                self._serve()
         except _InputTimeoutError as timeout:
             state.stats.count_end(timeout.why)
             get_logger().info("connection.timed_out", client=self._session.id, why=timeout.why.name.lower())
@@ -113,11 +136,25 @@ class Connection:
             self._settle()
             state.clients.remove(self._session)  # first: whoever finds it listed may still shut the socket down
             state.retire(self._session)
+            if self._tls is not None:
+                self._tls.close_notify()
             self._sock.close()
+
+    def _shake_hands(self, tls: TLSStream) -> bool:
+        """Agree with the client on keys; False if that failed."""
+        state = self._session.state
+        try:
+            tls.handshake(state.config.request_timeout)
+        except OSError as error:  # also what OpenSSL raises
+            state.stats.count_end(End.HANDSHAKE)
+            why = getattr(error, "reason", None) or type(error).__name__
+            get_logger().info("connection.tls_failed", client=self._session.id, why=why)
+            return False
+        return True
 
     def _serve(self) -> None:
         pin_thread(self._session.state.config.pin_threads)
-        session, decoder, sock = self._session, self._decoder, self._sock
+        session, decoder, stream = self._session, self._decoder, self._stream
         size = _RECV_MIN
         deadline = 0.0  # for the rest of a half-received command; 0 while there is none
         while not self._stopping:
@@ -126,12 +163,13 @@ class Connection:
             try:
                 if session.pushes is not None:
                     self._await_input(session.pushes, deadline)
-                received = sock.recv(size)
+                received = stream.recv(size)
             except (BlockingIOError, TimeoutError) as error:
-                if error.errno == errno.ETIMEDOUT:
-                    raise _InputTimeoutError(End.KEEPALIVE) from None
-                raise _InputTimeoutError(End.HALF_COMMAND if deadline else End.IDLE) from None
+                raise _input_timeout(error, deadline) from None
             if not received:
+                if received is None:
+                    deadline = self._watch(deadline)
+                    continue
                 return
             # Large reads are worth their buffer only while the client fills it.
             size = min(_RECV_MAX, size * 2) if len(received) == size else _RECV_MIN
@@ -149,7 +187,7 @@ class Connection:
                 if not session.dropped:
                     self._linger()
                 return
-            if decoder.pending or deadline or session.special or session.kept or self._counted:
+            if decoder.pending or deadline or self._tls or session.special or session.kept or self._counted:
                 session.pending_input = decoder.held
                 self._count_buffers()
                 deadline = self._watch(deadline)
@@ -250,10 +288,10 @@ class Connection:
         persistence = self._session.state.persistence
         if persistence is None or not self._hold_back(persistence.journal, data):
             if len(data) < STEP:
-                self._sock.sendall(data)
+                self._stream.sendall(data)
             else:
                 self._count_buffers(len(data))
-                self._sock.sendall(data)
+                self._stream.sendall(data)
                 self._count_buffers()
             self._count_sent(len(data))
 
@@ -274,10 +312,10 @@ class Connection:
             BlockingIOError: it did not take everything (CVE-2025-21605).
         """
         if _SEND_NOW:
-            if self._sock.send(data, _SEND_NOW) < len(data):
+            if self._stream.send(data, _SEND_NOW) < len(data):
                 raise BlockingIOError
         else:
-            self._sock.sendall(data)
+            self._stream.sendall(data)
         self._count_sent(len(data))
 
     def _count_sent(self, size: int) -> None:
@@ -298,7 +336,7 @@ class Connection:
         number = journal.appended  # whatever these replies tell of, done or seen, is among the batches up to here
         self._turn.acquire()  # what was handed over before goes first
         small = len(data) <= _HAND_OVER and _SEND_NOW
-        if small and journal.when_safe(number, partial(self._deliver, data)):
+        if small and self._tls is None and journal.when_safe(number, partial(self._deliver, data)):
             return True
         safe = journal.wait_safe(number)
         self._turn.release()
@@ -362,6 +400,8 @@ class Connection:
         """
         self._settle()
         with contextlib.suppress(OSError):  # the client has left, or says nothing more and stays: both will do
+            if self._tls is not None:
+                self._tls.close_notify()
             self._sock.shutdown(socket.SHUT_WR)
             set_timeout(self._sock, socket.SO_RCVTIMEO, _LINGER_SECONDS)
             until, budget = time.monotonic() + _LINGER_SECONDS, _LINGER_BYTES
@@ -378,7 +418,7 @@ class Connection:
         """
         session = self._session
         limit = session.state.config.request_timeout
-        if not self._decoder.pending or not limit:
+        if not limit or not (self._decoder.pending or (self._tls is not None and self._tls.in_record)):
             if deadline:
                 self._limit_idleness()
             return 0.0

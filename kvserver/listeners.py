@@ -5,21 +5,101 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import sys
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from kvserver.config import ConfigError
+from kvserver.config import Config, ConfigError
+
+_PORT_TRIES = 20
+"""How often to look for a port that is free on every address."""
 
 
 class AddressInUseError(ConfigError):
     """Another program listens there."""
 
 
-def tcp_listener(host: str, port: int, backlog: int, *, required: bool) -> socket.socket | None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Listener:
+    """A listening socket, and whether who connects there speaks TLS."""
+
+    sock: socket.socket
+    tls: bool = False
+
+    @property
+    def kind(self) -> str:
+        """``tcp``, ``tls`` or ``unix``, as INFO tells it."""
+        if self.sock.family == getattr(socket, "AF_UNIX", None):
+            return "unix"
+        return "tls" if self.tls else "tcp"
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix socket."""
+        return 0 if self.kind == "unix" else int(self.sock.getsockname()[1])
+
+    def close(self) -> None:
+        """Close it, and remove a Unix socket's file."""
+        if self.kind == "unix":
+            with contextlib.suppress(OSError):
+                Path(self.sock.getsockname()).unlink()
+        self.sock.close()
+
+
+def listen(config: Config) -> list[Listener]:
+    """Listen everywhere the settings say.
+
+    Raises:
+        ConfigError: an address cannot be listened on, or there is none. Nothing is left open then.
+    """
+    with contextlib.ExitStack() as undo:
+        listeners: list[Listener] = []
+        for port, tls in ((config.port, False), (config.tls_port, True)):
+            if port is not None:
+                listeners += [Listener(sock, tls) for sock in _on_one_port(config, port, tls, undo)]
+        if config.unix_socket:
+            listeners.append(Listener(_unix_listener(config.unix_socket, config.tcp_backlog)))
+        if not listeners:
+            raise ConfigError("--port off: then there is nothing to listen on; give --tls-port or --unix-socket.")
+        undo.pop_all()
+    return listeners
+
+
+def _on_one_port(config: Config, port: int, tls: bool, undo: contextlib.ExitStack) -> list[socket.socket]:
+    """Listen on one port of each address; a free one, if it is 0, is chosen once for all of them."""
+    tries = 1 if port else _PORT_TRIES
+    while True:
+        tries -= 1
+        with contextlib.ExitStack() as attempt:
+            try:
+                socks = _on_each_address(config, port, tls, attempt)
+            except AddressInUseError:  # the port that was free on the first address is taken on the second
+                if not tries:
+                    raise
+                continue
+            undo.push(attempt.pop_all())
+            return socks
+
+
+def _on_each_address(config: Config, port: int, tls: bool, undo: contextlib.ExitStack) -> list[socket.socket]:
+    socks: list[socket.socket] = []
+    for host in config.host:
+        # Not every machine has IPv6, so of the default addresses the second may be missing.
+        required = config.host != Config().host or host == config.host[0]
+        sock = _tcp_listener(host, port, config.tcp_backlog, required=required, flag="--tls-port" if tls else "--port")
+        if sock is not None:
+            undo.callback(sock.close)
+            socks.append(sock)
+            port = sock.getsockname()[1]
+    return socks
+
+
+def _tcp_listener(host: str, port: int, backlog: int, *, required: bool, flag: str) -> socket.socket | None:
     """A listening socket; None if the address does not exist here and is not ``required``."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -44,23 +124,22 @@ def tcp_listener(host: str, port: int, backlog: int, *, required: bool) -> socke
         if not required and error.errno == errno.EADDRNOTAVAIL:
             return None
         kind_of_error = AddressInUseError if error.errno == errno.EADDRINUSE else ConfigError
-        raise kind_of_error(_why_not(host, port, error)) from None
+        raise kind_of_error(_why_not(host, port, error, flag)) from None
     return listener
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _why_not(host: str, port: int, error: OSError, flag: str) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"port {port} on {host} is in use, perhaps by a Redis server. "
-            "Choose another with --port, or a free one with --port 0."
+            f"Choose another with {flag}, or a free one with {flag} 0."
         )
     if error.errno == errno.EACCES:
-        return f"port {port} on {host}: permission denied. Ports below 1024 need privileges; choose a higher --port."
-    return f"cannot listen on {host} port {port}: {error.strerror}. Check --host and --port."
+        return f"port {port} on {host}: permission denied. Ports below 1024 need privileges; choose a higher {flag}."
+    return f"cannot listen on {host} port {port}: {error.strerror}. Check --host and {flag}."
 
 
-def unix_listener(path: str, backlog: int) -> socket.socket:
-    """A socket that listens at a path of the file system."""
+def _unix_listener(path: str, backlog: int) -> socket.socket:
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("--unix-socket: this system has no Unix sockets for Python.")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

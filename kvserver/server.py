@@ -22,9 +22,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from kvserver import errors
 from kvserver.access.users import AccessFileError
@@ -35,17 +34,18 @@ from kvserver.dispatch import replay
 from kvserver.expirer import Expirer
 from kvserver.journal.directory import DirectoryError
 from kvserver.journal.recovery import RecoveryError
-from kvserver.listeners import AddressInUseError, is_local, show, tcp_listener, unix_listener
+from kvserver.listeners import Listener, is_local, listen, show
 from kvserver.observe.log import get_logger
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Session
 from kvserver.state import State, wall_clock
 
+if TYPE_CHECKING:
+    from kvserver.tls import Certificates
+
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _BACK_OFF_SECONDS = 0.05
 """How long not to accept when the machine has no descriptor left. Connections wait in the backlog meanwhile."""
-_PORT_TRIES = 20
-"""How often to look for a port that is free on every address."""
 _FINISH_SECONDS = 1.5
 """How long running commands and their replies may take once the server stops."""
 _ABORT_SECONDS = 0.4
@@ -73,7 +73,8 @@ class Server:
 
     def __init__(self, config: Config | None = None, *, clock: Callable[[], int] = wall_clock, **settings: Any) -> None:
         self._state = State(_with_settings(config or Config(), settings), clock)
-        self._listeners: list[socket.socket] = []
+        self._listeners: list[Listener] = []
+        self._certificates: Certificates | None = None  # with TLS, once it listens
         self._threads_lock = threading.Lock()
         self._connections: dict[threading.Thread, Connection] = {}  # guarded by _threads_lock
         self._accepting: threading.Thread | None = None
@@ -89,8 +90,13 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The TCP port, also when a free one was asked for."""
+        """The TCP port, also when a free one was asked for; 0 when there is none without TLS."""
         return self._state.port
+
+    @property
+    def tls_port(self) -> int:
+        """The TCP port for TLS, also when a free one was asked for; 0 when there is none."""
+        return self._state.tls_port
 
     @property
     def host(self) -> str:
@@ -99,14 +105,16 @@ class Server:
 
     @property
     def url(self) -> str:
-        """For any client: ``redis://host:port``."""
+        """For any client: ``redis://host:port``, or ``rediss://host:port`` if all is encrypted, or ``unix://path``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"redis://{host}:{self.port}"
+        if self.port:
+            return f"redis://{host}:{self.port}"
+        return f"rediss://{host}:{self.tls_port}" if self.tls_port else f"unix://{self.addresses[0]}"
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Everywhere it listens: ``host:port``, or the path of a Unix socket."""
-        return tuple(self._state.addresses)
+        return tuple(address for _, address in self._state.addresses)
 
     # Life
 
@@ -173,7 +181,7 @@ class Server:
         if not self._state.is_protected():
             return
         for listener in self._listeners:
-            address = listener.getsockname()
+            address = listener.sock.getsockname()
             if not is_local(address):
                 raise ConfigError(
                     f"--host {address[0]}: anybody who reaches this machine could read and change the data. Set a "
@@ -225,6 +233,16 @@ class Server:
         self._close_listeners()
         self._expirer.stop()
 
+    def reload_certificates(self) -> None:
+        """Read the files of TLS again, for connections from now on. What was read before stays in force on failure.
+
+        Raises:
+            ConfigError: a file cannot be used; the text says which and why.
+        """
+        if self._certificates is not None:
+            self._certificates.reload()
+            get_logger().info("tls.certificates_reloaded")
+
     def _shut_down(self) -> None:
         """SHUTDOWN: have the server stopped, by whoever started it, or in a thread of its own."""
         if self._end is not None:
@@ -249,36 +267,18 @@ class Server:
     # Listening
 
     def _listen(self) -> None:
-        config = self._state.config
-        tries = 1 if config.port else _PORT_TRIES
-        for left in reversed(range(tries)):
-            try:
-                self._listen_tcp(config)
-                break
-            except AddressInUseError:  # the port that was free on the first address is taken on the second
-                self._close_listeners()
-                if not left:
-                    raise
-        if config.unix_socket:
-            self._listeners.append(unix_listener(config.unix_socket, config.tcp_backlog))
-        self._state.addresses = [show(listener.getsockname()) for listener in self._listeners]
+        state = self._state
+        if state.config.tls_port is not None:
+            from kvserver.tls import Certificates  # here, since ssl is slow to import and few need it
 
-    def _listen_tcp(self, config: Config) -> None:
-        port = config.port
-        for host in config.host:
-            # Not every machine has IPv6, so of the default addresses the second may be missing.
-            required = config.host != Config().host or host == config.host[0]
-            listener = tcp_listener(host, port, config.tcp_backlog, required=required)
-            if listener is not None:
-                self._listeners.append(listener)
-                port = self._state.port = listener.getsockname()[1]  # a free port is chosen once, for all addresses
+            self._certificates = Certificates(state.config)
+        self._listeners = listen(state.config)
+        state.addresses = [(at.kind, show(at.sock.getsockname())) for at in self._listeners]
+        state.port = next((at.port for at in self._listeners if at.kind == "tcp"), 0)
+        state.tls_port = next((at.port for at in self._listeners if at.kind == "tls"), 0)
 
     def _close_listeners(self) -> None:
-        """Close the listening sockets, and remove a Unix socket's file."""
         for listener in self._listeners:
-            if listener.family == getattr(socket, "AF_UNIX", None):
-                with contextlib.suppress(OSError):
-                    Path(listener.getsockname()).unlink()
             listener.close()
         self._listeners.clear()
 
@@ -288,12 +288,12 @@ class Server:
         with woken, selectors.DefaultSelector() as selector:
             selector.register(woken, selectors.EVENT_READ)
             for listener in self._listeners:
-                selector.register(listener, selectors.EVENT_READ)
+                selector.register(listener.sock, selectors.EVENT_READ, listener)
             while not self._state.stopping.is_set():
                 for key, _ in selector.select():
-                    if isinstance(key.fileobj, socket.socket) and key.fileobj is not woken:
+                    if key.data is not None:
                         self._wait_turn()
-                        self._accept(key.fileobj)
+                        self._accept(key.data)
 
     def _wait_turn(self) -> None:
         """Let connections come no faster than ``accept_rate``. Meanwhile they wait in the backlog."""
@@ -305,10 +305,10 @@ class Server:
                 self._state.stats.count_delay()
                 self._state.stopping.wait(self._next_turn - now)
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: Listener) -> None:
         """Take one connection and start its thread. Never raises: nothing a client does may end this loop."""
         try:
-            sock, peer = listener.accept()
+            sock, peer = listener.sock.accept()
         except OSError as error:  # the client gave up (ECONNABORTED), or the machine is out of something
             if error.errno in _OUT_OF_RESOURCES:
                 get_logger().warning("accept.out_of_resources", error=errno.errorcode.get(error.errno or 0))
@@ -317,27 +317,28 @@ class Server:
         state = self._state
         state.stats.count_connection()
         if state.is_protected() and not is_local(peer):
-            self._refuse(sock, errors.PROTECTED)
+            self._refuse(sock, errors.PROTECTED, listener)
             return
         if len(state.clients) >= state.config.maxclients:
-            self._refuse(sock, errors.MAX_CLIENTS)
+            self._refuse(sock, errors.MAX_CLIENTS, listener)
             return
         try:
-            self._start_connection(sock, peer)
+            self._start_connection(sock, peer, listener)
         except OSError:  # reset before it began
             sock.close()
         except RuntimeError:  # the system gives no more threads
             get_logger().warning("accept.no_thread", clients=len(state.clients))
-            self._refuse(sock, errors.NO_THREAD)
+            self._refuse(sock, errors.NO_THREAD, listener)
 
-    def _start_connection(self, sock: socket.socket, peer: Any) -> None:
+    def _start_connection(self, sock: socket.socket, peer: Any, listener: Listener) -> None:
         state = self._state
         _prepare(sock, state.config)
         session = Session(
             state, state.clients.next_id(), show(peer) or f"{sock.getsockname()}:0", show(sock.getsockname()),
             sock.fileno(),
         )  # fmt: skip
-        connection = Connection(sock, session)
+        tls = self._certificates.stream(sock) if listener.tls and self._certificates is not None else None
+        connection = Connection(sock, session, tls)
         thread = threading.Thread(target=self._run, args=(connection,), name=f"kvserver-client-{session.id}")
         # Registered before it starts: a connection that ends at once must find itself here to take itself out.
         with self._threads_lock:
@@ -358,12 +359,13 @@ class Server:
             with self._threads_lock:
                 del self._connections[threading.current_thread()]
 
-    def _refuse(self, sock: socket.socket, why: str) -> None:
-        """Send one error line if the socket takes it at once, and close."""
+    def _refuse(self, sock: socket.socket, why: str, listener: Listener) -> None:
+        """Send one error line if the socket takes it at once, and close. With TLS there is nothing to say it in yet."""
         self._state.stats.count_rejection()
         with contextlib.suppress(OSError), sock:
-            sock.setblocking(False)
-            sock.send(encode_error(why))
+            if not listener.tls:
+                sock.setblocking(False)
+                sock.send(encode_error(why))
 
     # Stopping
 

@@ -95,8 +95,8 @@ class State:
         self.stopping = threading.Event()  # set once the server stops; a waiting handler gives up then
         self.active_expiry = threading.Event()  # cleared by DEBUG SET-ACTIVE-EXPIRE 0
         self.active_expiry.set()
-        self.addresses: list[str] = []  # where the server listens, as host:port or a path
-        self.port = 0
+        self.addresses: list[tuple[str, str]] = []  # where the server listens: kind, and host:port or a path
+        self.port = self.tls_port = 0
         self.run_id = secrets.token_hex(20)
         self.process_id = os.getpid()
         self.started = time.monotonic()

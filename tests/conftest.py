@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from authorities import Authority, Identity
 from hypothesis import HealthCheck, settings
 from support import need, real_valkey
 
@@ -59,3 +60,18 @@ def redis_port() -> Iterator[int]:
     process.terminate()
     process.stdout.close()
     process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("other-authority"))
+
+
+@pytest.fixture(scope="session")
+def identity(authority: Authority) -> Identity:
+    return authority.issue("127.0.0.1")

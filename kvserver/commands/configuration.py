@@ -78,7 +78,8 @@ def _matcher(pattern: bytes) -> Callable[[bytes], bool]:
 def _all(session: Session) -> dict[str, str]:
     values = {name: option.kind.show(getattr(session.state.config, option.name)) for name, option in _OPTIONS.items()}
     is_durable = session.state.persistence is not None
-    return FIXED | values | {"port": str(session.state.port), "appendonly": "yes" if is_durable else "no"}
+    ports = {"port": str(session.state.port), "tls-port": str(session.state.tls_port)}  # 0 for none, as in Redis
+    return FIXED | values | ports | {"appendonly": "yes" if is_durable else "no"}
 
 
 @_config(

@@ -85,6 +85,17 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def _port() -> Kind:
+    def parse(text: str) -> int | None:
+        if text.lower() == "off":
+            return None
+        if not _WHOLE_NUMBER.fullmatch(text) or not 0 <= int(text) <= 65535:
+            raise ValueError("a whole number from 0 to 65535, or off")
+        return int(text)
+
+    return Kind("PORT", parse, lambda port: "off" if port is None else str(port))
+
+
 @dataclass(frozen=True, slots=True)
 class Password:
     """A password, kept as its SHA-256 in hexadecimal only, and never shown; empty for none."""
@@ -160,7 +171,7 @@ POLICIES = (
     "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
 )  # fmt: skip
 """What goes when memory is short; the words before and after the hyphen are told apart in ``store/eviction.py``."""
-PORT = bounded("PORT", 0, 65535)
+PORT = _port()
 SIZE = size_of_at_least(1024**2)
 SECONDS = bounded("SECONDS", 0, 2**31 - 1)
 PATH = Kind("PATH", str)

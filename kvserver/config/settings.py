@@ -46,8 +46,26 @@ class Config:
         "Addresses to listen on. The default is this machine only.",
         redis="bind",
     )
-    port: int = _option(6379, PORT, "TCP port; 0 takes a free one.", redis="port")
+    port: int | None = _option(6379, PORT, "TCP port; 0 takes a free one, off none.", redis="port")
     unix_socket: str = _option("", PATH, "Listen on this Unix socket too.", redis="unixsocket")
+    tls_port: int | None = _option(
+        None, PORT, "TCP port for TLS, 1.2 or newer; 0 takes a free one, off none.", redis="tls-port"
+    )
+    tls_cert: str = _option(
+        "", PATH, "The server's certificate in PEM format, with those between it and the CA.", redis="tls-cert-file"
+    )
+    tls_key: str = _option(
+        "", PATH, "Its private key, in PEM format; not needed if it is in the same file.", redis="tls-key-file"
+    )
+    tls_ca: str = _option(
+        "", PATH, "The CAs whose certificates clients may show, in PEM format.", redis="tls-ca-cert-file"
+    )
+    tls_auth_clients: str = _option(
+        "auto",
+        choice("auto", "yes", "no", "optional"),
+        "Whether a client must show a certificate; auto asks for one if CAs are given.",
+        redis="tls-auth-clients",
+    )
     requirepass: Password = _option(
         Password(),
         PASSWORD,

@@ -70,12 +70,8 @@ def _server(state: State) -> _Fields:
         "executable": sys.executable,
         "config_file": "",
         "io_threads_active": 0,
-        **{f"listener{number}": f"name={_kind(at)},bind={at}" for number, at in enumerate(state.addresses)},
+        **{f"listener{number}": f"name={kind},bind={at}" for number, (kind, at) in enumerate(state.addresses)},
     }
-
-
-def _kind(address: str) -> str:
-    return "unix" if address.startswith("/") else "tcp"
 
 
 def _clients(state: State) -> _Fields:

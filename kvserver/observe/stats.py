@@ -24,6 +24,7 @@ class End(Enum):
     STALLED = "client_write_timeout_disconnections"
     TOO_LONG = "client_query_buffer_limit_disconnections"
     TOO_SLOW = "client_output_buffer_limit_disconnections"
+    HANDSHAKE = "client_tls_handshake_failures"
     BUFFERS = "evicted_clients"
     KEEPALIVE = "client_keepalive_disconnections"
 

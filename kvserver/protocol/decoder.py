@@ -51,6 +51,10 @@ STRANGER = Limits(arguments=10, bulk=16 * 1024, stranger=True)
 """For a client that has not authenticated, who needs no more (CVE-2021-32675)."""
 
 
+_CLIENT_HELLO = b"\x16\x03"
+"""How a client that wants TLS begins: a handshake record, and the first half of its version (RFC 8446, 5.1)."""
+
+
 class ProtocolError(Exception):
     """The peer broke the framing; the text says how. The connection cannot be read any further."""
 
@@ -245,6 +249,8 @@ class Decoder:
 
     def _inline(self) -> Command | None:
         """Read an inline command; an empty line gives an empty list, and is passed over."""
+        if self._buffer.startswith(_CLIENT_HELLO, self._position):  # it would wait for a line that does not come
+            raise ProtocolError("this port does not speak TLS")
         line = self._line(b"\n", "inline request")
         if line is None:
             return None

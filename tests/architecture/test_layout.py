@@ -32,7 +32,9 @@ DOORS: dict[str, set[str]] = {
         "protocol",
         "session",
         "state",
+        "tls",
     },
+    "tls": {"config"},
     "listeners": {"config"},
     "connection": {"buffers", "dispatch", "errors", "journal", "observe", "protocol", "pushes", "session"},
     "dispatch": {"access", "commands", "errors", "observe", "protocol", "session"},
@@ -80,6 +82,7 @@ SOCKET_FILES = {
     "kvserver/listeners.py",
     "kvserver/pushes.py",
     "kvserver/server.py",
+    "kvserver/tls.py",
     "kvclient/connection.py",
 }
 THREADING_FILES = {

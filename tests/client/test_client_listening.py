@@ -21,6 +21,15 @@ def test_messages_come_in_order(kv: kvclient.Client) -> None:
         assert messages.next(timeout=0.01) is None
 
 
+def test_a_wait_in_vain_does_not_shorten_the_next(kv: kvclient.Client) -> None:
+    with kv.listen("news") as messages:
+        assert messages.next(timeout=0.05) is None
+        later = threading.Timer(0.3, kv.publish, ("news", "late"))
+        later.start()
+        assert messages.next(timeout=30) == Message(b"news", b"late")
+        later.join()
+
+
 def test_listening_to_more_and_to_less(kv: kvclient.Client) -> None:
     with kv.listen("a") as messages:
         kv.publish("a", "kept")
