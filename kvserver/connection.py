@@ -153,7 +153,6 @@ class Connection:
         return True
 
     def _serve(self) -> None:
-        pin_thread(self._session.state.config.pin_threads)
         session, decoder, stream = self._session, self._decoder, self._stream
         size = _RECV_MIN
         deadline = 0.0  # for the rest of a half-received command; 0 while there is none

@@ -7,8 +7,8 @@ The life of a TCP server is all here and in ``connection.py``::
                                       +---------+
 
 Who owns what: the accept thread alone accepts and starts threads; each connection's thread alone closes its socket;
-``stop`` wakes them and waits. No thread is a daemon: one that is killed at interpreter exit could die in the middle
-of a reply. ``stop`` reaches the accept thread, which sits in ``select``, through a socket pair.
+``stop`` wakes them and waits. None is killed at interpreter exit, perhaps in the middle of a reply: ``threads.py`` says
+how. ``stop`` reaches the accept thread, which sits in ``select``, through a socket pair.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from kvserver.observe.log import get_logger
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Session
 from kvserver.state import State, wall_clock
+from kvserver.threads import ConnectionThreads
 
 if TYPE_CHECKING:
     from kvserver.tls import Certificates
@@ -49,6 +50,8 @@ _BACK_OFF_SECONDS = 0.05
 _FINISH_SECONDS = 1.5
 """How long running commands and their replies may take once the server stops."""
 _ABORT_SECONDS = 0.4
+_END_SECONDS = 0.0005
+"""How much longer for each connection: the interpreter ends one thread after the other."""
 
 
 class Server:
@@ -75,9 +78,9 @@ class Server:
         self._state = State(_with_settings(config or Config(), settings), clock)
         self._listeners: list[Listener] = []
         self._certificates: Certificates | None = None  # with TLS, once it listens
-        self._threads_lock = threading.Lock()
-        self._connections: dict[threading.Thread, Connection] = {}  # guarded by _threads_lock
-        self._accepting: threading.Thread | None = None
+        self._threads: ConnectionThreads[Connection] = ConnectionThreads()
+        self._accepting: threading.Thread | None = None  # from start on; ends last
+        self._no_more = threading.Event()  # set once nobody is accepted any more
         self._stop_once = threading.Lock()
         self._is_stopped = False  # guarded by _stop_once
         self._next_turn = 0.0  # monotonic seconds, when the next connection may come; see ``accept_rate``
@@ -141,7 +144,7 @@ class Server:
             wake, woken = socket.socketpair()
             undo.callback(wake.close)
             undo.callback(woken.close)
-            accepting = threading.Thread(target=self._accept_loop, args=(woken,), name="kvserver-accept")
+            accepting = threading.Thread(target=self._accept_all, args=(woken,), name="kvserver-accept")
             if self._state.config.data_dir:
                 self._state.begin_loading()
             accepting.start()
@@ -205,30 +208,34 @@ class Server:
     def stop(self) -> bool:
         """Stop accepting, let running commands finish, close everything; whether all threads have ended.
 
-        Takes less than 2 s and what the disk takes; idle connections take no time. With a data directory, False also
-        means that not everything is on disk. Safe to call again, and before :meth:`start`.
+        Takes less than 2 s, a millisecond for each connection, and what the disk takes. With a data directory, False
+        also means that not everything is on disk. Safe to call again, and before :meth:`start`.
         """
         if self._accepting is None:
             return True
         with self._stop_once:
             if not self._is_stopped:
-                self._stop_accepting(self._accepting)
+                self._stop_accepting()
                 self._is_stopped = True
-        for connection in self._current():
+        connections = self._threads.connections()
+        longer = _END_SECONDS * len(connections)
+        for connection in connections:
             connection.finish()
-        ended = self._wait(_FINISH_SECONDS)
+        ended = self._threads.wait(_FINISH_SECONDS + longer)
         if not ended:
-            for connection in self._current():
+            for connection in self._threads.connections():
                 connection.abort()
-            ended = self._wait(_ABORT_SECONDS)
+            ended = self._threads.wait(_ABORT_SECONDS + longer)
+        if ended:
+            self._accepting.join()
         return self._state.close_data() and ended
 
-    def _stop_accepting(self, accepting: threading.Thread) -> None:
+    def _stop_accepting(self) -> None:
         self._state.stopping.set()
         self._state.pause.stop()
-        with contextlib.suppress(OSError):  # a connection that came just now has ended the accept thread already
+        with contextlib.suppress(OSError):  # a connection that came just now has ended the accept loop already
             self._wake.send(b"\0")
-        accepting.join()
+        self._no_more.wait()
         self._wake.close()
         self._close_listeners()
         self._expirer.stop()
@@ -252,7 +259,7 @@ class Server:
 
     def _fail(self) -> None:
         """The journal can take nothing more, and nothing may be acknowledged without it: cut everybody off."""
-        for connection in self._current():
+        for connection in self._threads.connections():
             connection.abort()
         self._shut_down()
 
@@ -284,7 +291,16 @@ class Server:
 
     # Accepting
 
+    def _accept_all(self, woken: socket.socket) -> None:
+        """Accept until the server stops, then wait for the threads this has started."""
+        try:
+            self._accept_loop(woken)
+        finally:
+            self._no_more.set()
+            self._threads.wait()
+
     def _accept_loop(self, woken: socket.socket) -> None:
+        pin_thread(self._state.config.pin_threads)  # and so the threads it starts, which inherit it
         with woken, selectors.DefaultSelector() as selector:
             selector.register(woken, selectors.EVENT_READ)
             for listener in self._listeners:
@@ -339,25 +355,12 @@ class Server:
         )  # fmt: skip
         tls = self._certificates.stream(sock) if listener.tls and self._certificates is not None else None
         connection = Connection(sock, session, tls)
-        thread = threading.Thread(target=self._run, args=(connection,), name=f"kvserver-client-{session.id}")
-        # Registered before it starts: a connection that ends at once must find itself here to take itself out.
-        with self._threads_lock:
-            self._connections[thread] = connection
         state.clients.add(session, connection.abort)
         try:
-            thread.start()
+            self._threads.start(connection, connection.run, f"kvserver-client-{session.id}")
         except BaseException:
             state.clients.remove(session)
-            with self._threads_lock:
-                del self._connections[thread]
             raise
-
-    def _run(self, connection: Connection) -> None:
-        try:
-            connection.run()
-        finally:
-            with self._threads_lock:
-                del self._connections[threading.current_thread()]
 
     def _refuse(self, sock: socket.socket, why: str, listener: Listener) -> None:
         """Send one error line if the socket takes it at once, and close. With TLS there is nothing to say it in yet."""
@@ -366,21 +369,6 @@ class Server:
             if not listener.tls:
                 sock.setblocking(False)
                 sock.send(encode_error(why))
-
-    # Stopping
-
-    def _current(self) -> list[Connection]:
-        with self._threads_lock:
-            return list(self._connections.values())
-
-    def _wait(self, seconds: float) -> bool:
-        """Wait for the connections' threads; whether all have ended."""
-        until = time.monotonic() + seconds
-        with self._threads_lock:
-            threads = list(self._connections)
-        for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        return not any(thread.is_alive() for thread in threads)
 
 
 def _with_settings(config: Config, settings: dict[str, Any]) -> Config:

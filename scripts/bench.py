@@ -66,8 +66,8 @@ def main() -> int:
 
 
 @contextmanager
-def kvserver(fsync: str | None) -> Iterator[Side]:
-    command = [sys.executable, "-m", "kvserver", "--port", "0", "--log-level", "error"]
+def kvserver(fsync: str | None = None, *flags: str) -> Iterator[Side]:
+    command = [sys.executable, "-m", "kvserver", "--port", "0", "--log-level", "error", *flags]
     with tempfile.TemporaryDirectory(dir=".") as folder:
         command += ["--data-dir", folder, "--fsync", fsync] if fsync else []
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -80,11 +80,11 @@ def kvserver(fsync: str | None) -> Iterator[Side]:
 
 
 @contextmanager
-def redis(fsync: str | None) -> Iterator[Side]:
+def redis(fsync: str | None = None, *flags: str) -> Iterator[Side]:
     for port in range(16379, 16479):  # redis-server takes no free port by itself; it says so when one is taken
         command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "yes" if fsync else "no"]
         with tempfile.TemporaryDirectory(dir=".") as folder:
-            command += ["--dir", folder, "--appendfsync", fsync or "no"]
+            command += ["--dir", folder, "--appendfsync", fsync or "no", *flags]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             try:
