@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import select
 import selectors
 import socket
@@ -429,25 +428,6 @@ class Connection:
             raise _InputTimeoutError(End.HALF_COMMAND)
         set_timeout(self._sock, socket.SO_RCVTIMEO, max(0.001, deadline - now))
         return deadline
-
-
-def pin_thread(choice: str) -> None:
-    """Keep the calling thread on this process's CPU, if ``choice`` (see ``pin_threads``) and the system say so.
-
-    Under a global interpreter lock, threads on two CPUs hand the lock to and fro: each ``recv`` and ``send`` gives it
-    up, and getting it back wakes the other CPU. On one CPU the hand-over is a plain switch. Each process takes one of
-    the CPUs it is allowed by its own number, so that several servers do not meet on the first.
-    """
-    wanted = choice == "yes" or (choice == "auto" and _has_gil())
-    if wanted and sys.platform == "linux":
-        allowed = sorted(os.sched_getaffinity(0))
-        if len(allowed) > 1:
-            with contextlib.suppress(OSError):  # a container may forbid it
-                os.sched_setaffinity(0, {allowed[os.getpid() % len(allowed)]})
-
-
-def _has_gil() -> bool:
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def set_timeout(sock: socket.socket, option: int, seconds: float) -> None:

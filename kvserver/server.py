@@ -29,7 +29,7 @@ from kvserver import errors
 from kvserver.access.users import AccessFileError
 from kvserver.commands.needs import CATALOGUE
 from kvserver.config import OPTIONS, Config, ConfigError, Password, password_of
-from kvserver.connection import Connection, pin_thread, set_timeout
+from kvserver.connection import Connection, set_timeout
 from kvserver.dispatch import replay
 from kvserver.expirer import Expirer
 from kvserver.journal.directory import DirectoryError
@@ -39,7 +39,7 @@ from kvserver.observe.log import get_logger
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Session
 from kvserver.state import State, wall_clock
-from kvserver.threads import ConnectionThreads
+from kvserver.threads import ConnectionThreads, pin_thread
 
 if TYPE_CHECKING:
     from kvserver.tls import Certificates

@@ -1,4 +1,6 @@
-"""The connections' threads: one each, known from before it starts until it ends. No sockets here.
+"""The connections' threads: one each, known from before it starts until it ends; and what many mean to the interpreter.
+
+No sockets here.
 
 Whoever ends last waits for the others: the accept thread starts them all, and ends only when they have
 (:meth:`ConnectionThreads.wait`). It is an ordinary thread, so the interpreter does not exit before, and none of them is
@@ -15,6 +17,8 @@ took half a minute or more, during which nobody else was served. So the interval
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import threading
 import time
@@ -73,7 +77,7 @@ class ConnectionThreads(Generic[C]):
     def _adapt(self) -> None:
         """Let who holds the interpreter's lock keep it for longer while there are many who may ask. Lock held."""
         count = len(self._threads)
-        if count > _MANY:
+        if count > _MANY and has_gil():
             sys.setswitchinterval(count * _SHARE)
         elif count == _MANY:
             sys.setswitchinterval(_USUAL_INTERVAL)
@@ -91,3 +95,23 @@ class ConnectionThreads(Generic[C]):
         for thread in threads:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
+
+
+def pin_thread(choice: str) -> None:
+    """Keep the calling thread on this process's CPU, if ``choice`` (see ``pin_threads``) and the system say so.
+
+    Under a global interpreter lock, threads on two CPUs hand the lock to and fro: each ``recv`` and ``send`` gives it
+    up, and getting it back wakes the other CPU. On one CPU the hand-over is a plain switch. Each process takes one of
+    the CPUs it is allowed by its own number, so that several servers do not meet on the first.
+    """
+    wanted = choice == "yes" or (choice == "auto" and has_gil())
+    if wanted and sys.platform == "linux":
+        allowed = sorted(os.sched_getaffinity(0))
+        if len(allowed) > 1:
+            with contextlib.suppress(OSError):  # a container may forbid it
+                os.sched_setaffinity(0, {allowed[os.getpid() % len(allowed)]})
+
+
+def has_gil() -> bool:
+    """Whether the interpreter lets only one thread at a time run Python code."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())

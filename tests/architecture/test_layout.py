@@ -16,7 +16,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 DOORS: dict[str, set[str]] = {
     "__init__": {"config", "server", "version"},
     "__main__": {"cli"},
-    "cli": {"config", "journal", "observe", "server", "version"},
+    "cli": {"config", "journal", "observe", "server", "threads", "version"},
     "server": {
         "access",
         "clients",
