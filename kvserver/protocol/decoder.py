@@ -229,17 +229,20 @@ class Decoder:
             return None
         return line
 
-    def _skip_header(self, line: bytes) -> None:
-        end = self._position + len(line)
-        if self._buffer[end + 1] != 10:
+    def _check_line_end(self, line: bytes) -> None:
+        """That a line feed follows a header's carriage return. Valkey looks at that before the number."""
+        if self._buffer[self._position + len(line) + 1] != 10:
             raise ProtocolError("invalid CRLF in request")
-        self._position = end + 2
+
+    def _skip_header(self, line: bytes) -> None:
+        self._position += len(line) + 2
 
     def _start_array(self) -> Command | None:
         """Read a ``*count`` line. An empty list means: no command yet, go on; None: wait for more."""
         line = self._header("mbulk count string")
         if line is None:
             return None
+        self._check_line_end(line)
         count = _integer(line[1:])
         if count is None or count > self.limits.arguments:
             raise self._fault("multibulk", count, self.limits.arguments)
@@ -288,6 +291,7 @@ class Decoder:
         if line[:1] != b"$":
             got = line[:1].decode("utf-8", "surrogateescape") or "\r"
             raise ProtocolError(f"expected '$', got '{got}'")
+        self._check_line_end(line)
         length = _integer(line[1:])
         if length is None or not 0 <= length <= self.limits.bulk:
             raise self._fault("bulk", length, self.limits.bulk)

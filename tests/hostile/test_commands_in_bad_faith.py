@@ -339,3 +339,13 @@ def test_the_wall_clock_steps(besiege: Besiege, step: int) -> None:
 
 def _field(text: bytes, name: bytes) -> int:
     return int(text.partition(name)[2].split()[0])
+
+
+@pytest.mark.parametrize(
+    "name", [b"dir", b"aclfile", b"tls-cert-file", b"tls-key-file", b"unixsocket", b"password-file"]
+)
+def test_30_no_path_is_set_while_it_runs(siege: Siege, name: bytes) -> None:
+    for path in (b"/etc/cron.d", b"../../escape", b""):
+        answer = siege.arena.ask(b"CONFIG", b"SET", name, path)
+        assert answer.startswith(b"-ERR ")
+        assert answer.count(b"\r\n") == 1
