@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
 import os
 import socket
 import struct
@@ -28,8 +27,8 @@ from kvclient.errors import (
     KVError,
     ProtocolError,
     ServerError,
-    UnknownCommandError,
 )
+from kvclient.handshake import check_greeting, greeting, refuses_hello, why_not
 from kvclient.protocol import INCOMPLETE, Decoder, Reply, decode_single, encode_command
 
 if TYPE_CHECKING:
@@ -49,17 +48,6 @@ WINDOW: Final = 48 * 1024
 
 _KERNEL_SLICES: Final = os.name == "posix"
 _monotonic = time.monotonic
-
-
-@functools.cache
-def _library_version() -> str:
-    """What CLIENT SETINFO reports; the two packages are one distribution."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("kvserver")
-    except metadata.PackageNotFoundError:
-        return "0"
 
 
 class Connection:
@@ -101,7 +89,7 @@ class Connection:
             raise
         except (KVError, OSError, UnicodeError) as error:
             self.close()
-            raise CannotConnectError(f"cannot connect to {self._options.address}: {_why_not(error)}") from error
+            raise CannotConnectError(f"cannot connect to {self._options.address}: {why_not(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -135,31 +123,11 @@ class Connection:
 
     def _handshake(self, deadline: float) -> None:
         """Agree on protocol, user, name and database: one write and one read, unless the server is old."""
-        wanted = self.protocol
-        replies = self._ask(self._greeting(wanted), deadline)
-        if wanted == 3 and _refuses_hello(replies[0]):
+        replies = self._ask(greeting(self._options, self.protocol), deadline)
+        if self.protocol == 3 and refuses_hello(replies[0]):
             self.protocol = 2
-            replies = self._ask(self._greeting(2), deadline)
-        for reply in replies[:-2]:  # the last two, CLIENT SETINFO, are a courtesy that old servers do not know
-            if isinstance(reply, ServerError):
-                raise reply
-
-    def _greeting(self, protocol: int) -> list[tuple[Value, ...]]:
-        options = self._options
-        commands: list[tuple[Value, ...]] = []
-        user, password = options.username, options.password
-        if protocol == 3:
-            login = () if password is None else ("AUTH", user or "default", password)
-            commands.append(("HELLO", 3, *login))
-        elif password is not None:
-            commands.append(("AUTH", password) if user is None else ("AUTH", user, password))
-        if options.name is not None:
-            commands.append(("CLIENT", "SETNAME", options.name))
-        if options.db:
-            commands.append(("SELECT", options.db))
-        commands.append(("CLIENT", "SETINFO", "LIB-NAME", "kvclient"))
-        commands.append(("CLIENT", "SETINFO", "LIB-VER", _library_version()))
-        return commands
+            replies = self._ask(greeting(self._options, 2), deadline)
+        check_greeting(replies)
 
     def _ask(self, commands: list[tuple[Value, ...]], deadline: float) -> list[Reply]:
         replies: list[Reply] = []
@@ -370,25 +338,9 @@ def _remaining(deadline: float) -> float:
     return left
 
 
-def _why_not(error: Exception) -> str:
-    """Why there is no connection, and what to look at. By name, since ssl is slow to import."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "SSLCertVerificationError" in kinds:
-        why = getattr(error, "verify_message", "")
-        return f"its certificate is not accepted: {why}; name the file of the CA that issued it with tls_ca="
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if "SSLError" in kinds:
-        return f"{reason}; does the server speak TLS on that port?"
-    return f"{reason}; is the server running there?"
-
-
 def _would_block(error: OSError) -> bool:
     """True if the kernel (or TLS above it) merely has nothing yet. By name, since ssl is slow to import."""
     return isinstance(error, BlockingIOError) or type(error).__name__ in {
         "SSLWantReadError",
         "SSLWantWriteError",
     }
-
-
-def _refuses_hello(reply: Reply) -> bool:
-    return isinstance(reply, UnknownCommandError) or (isinstance(reply, ServerError) and reply.code == "NOPROTO")

@@ -42,6 +42,25 @@ class Message:
     pattern: bytes | None = None
 
 
+def message_of(reply: Reply) -> Message | None:
+    """What a listener was sent; None if it confirms that a name is listened to, or no longer.
+
+    Raises:
+        ServerError: the server refuses.
+        ProtocolError: neither.
+    """
+    if isinstance(reply, ServerError):
+        raise reply
+    match reply:
+        case [b"message" | b"smessage", bytes(channel), bytes(data)]:
+            return Message(channel, data)
+        case [b"pmessage", bytes(pattern), bytes(channel), bytes(data)]:
+            return Message(channel, data, pattern)
+        case [bytes(kind), _, int()] if kind in _CONFIRMATIONS:
+            return None
+    raise ProtocolError("the server sent a listener what is no message")
+
+
 class _Listener(Generic[T]):
     """A connection that the server talks to. It belongs to one thread, but any thread may close it."""
 
@@ -145,17 +164,11 @@ class Subscription(_Listener[Message]):
             self._receive(deadline)
 
     def _take(self, reply: Reply) -> None:
-        if isinstance(reply, ServerError):
-            raise reply
-        match reply:
-            case [b"message" | b"smessage", bytes(channel), bytes(data)]:
-                self._ready.append(Message(channel, data))
-            case [b"pmessage", bytes(pattern), bytes(channel), bytes(data)]:
-                self._ready.append(Message(channel, data, pattern))
-            case [bytes(kind), _, int()] if kind in _CONFIRMATIONS:
-                self._confirmed += 1
-            case _:
-                raise ProtocolError("the server sent a listener what is no message")
+        message = message_of(reply)
+        if message is None:
+            self._confirmed += 1
+        else:
+            self._ready.append(message)
 
 
 class Monitor(_Listener[str]):

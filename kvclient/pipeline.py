@@ -47,20 +47,10 @@ class Lender(Protocol):
         """Close one that is in an unknown state."""
 
 
-class Pipeline(Commands, Queued):
-    """Commands that wait for the end of a with block. Each gives a Future of what it returns on a Client.
+class Batch(Commands, Queued):
+    """Commands that wait to be sent together: what pipelines and transactions, threaded and async, have in common."""
 
-        with client.pipeline() as p:
-            old = p.get("a")
-            p.incr("hits")
-        print(old.result())
-
-    It belongs to one thread. It is not a transaction: other clients' commands may run in between. Leaving the
-    block by an exception sends nothing.
-    """
-
-    def __init__(self, lender: Lender, timeout: float, *, raise_errors: bool) -> None:
-        self._lender = lender
+    def __init__(self, timeout: float, *, raise_errors: bool) -> None:
         self._timeout = timeout
         self._raise_errors = raise_errors
         self._payloads: list[bytes] = []
@@ -72,7 +62,7 @@ class Pipeline(Commands, Queued):
     def _bind(cls, command: Command[S, P, T]) -> Callable[..., object]:
         build, convert, safe, patience = command.build, command.convert, command.safe, command.patience
 
-        def method(self: Pipeline, *args: object, **kwargs: object) -> Future[T]:
+        def method(self: Batch, *args: object, **kwargs: object) -> Future[T]:
             words = build(self, *args, **kwargs)  # type: ignore[arg-type]
             if patience is not None:
                 self._patience += patience(words)
@@ -103,70 +93,22 @@ class Pipeline(Commands, Queued):
         self._safe = self._safe and safe
         return future
 
-    def __enter__(self) -> Self:
-        return self
+    def _clear(self) -> None:
+        self._payloads, self._futures, self._safe, self._patience = [], [], True, 0.0
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.run()
-            return
+    def _abandon(self) -> None:
+        """The with block was left by an exception, so nothing is sent."""
         error = PipelineAbandonedError("nothing of this pipeline was sent: its with block raised an exception")
         for future in self._futures:
             future.fail(error)
         self._clear()
 
-    def run(self) -> tuple[object, ...]:
-        """Send what was collected; return all results in order. The pipeline is then empty and can go on.
-
-        Raises:
-            PipelineError: the server refused some commands (unless raise_errors is False; their places in the
-                tuple then hold the errors).
-            KVError: the connection failed; futures whose replies had come have their results.
-        """
-        payloads, futures, safe, patience = self._payloads, self._futures, self._safe, self._patience
-        self._clear()
-        if not payloads:
-            return ()
-        chunks = list(_chunks(payloads))
-        try:
-            self._attempt(chunks, futures, patience)
-        except ConnectionLostError as error:
-            if not safe and error.applied != "no":
-                raise
-            self._attempt(chunks, futures, patience)
-        return self._results(futures)
-
-    def _clear(self) -> None:
-        self._payloads, self._futures, self._safe, self._patience = [], [], True, 0.0
-
-    def _attempt(self, chunks: list[tuple[bytes, int]], futures: list[Future[object]], patience: float) -> None:
-        try:
-            connection = self._lender.take(_monotonic() + self._timeout)
-            try:
-                self._exchange(connection, chunks, futures, self._timeout + patience)
-            except (ServerError, TransactionConflictError):  # the whole was refused; the connection is fine
-                self._lender.give(connection)
-                raise
-            except BaseException:
-                self._lender.drop(connection)
-                raise
-            self._lender.give(connection)
-        except KVError as error:
-            for future in futures:
-                if not future.answered:
-                    future.fail(error)
-            raise
-
-    def _exchange(
-        self, connection: Connection, chunks: list[tuple[bytes, int]], futures: list[Future[object]], timeout: float
-    ) -> None:
-        """Send the chunks and settle the futures, as many as were answered."""
-        replies: list[Reply] = []
-        try:
-            connection.exchange(chunks, timeout, replies)
-        finally:
-            for future, reply in zip(futures, replies, strict=False):
-                future.settle(reply)
+    @staticmethod
+    def _fail(futures: list[Future[object]], error: KVError) -> None:
+        """Have those raise that the server has not answered."""
+        for future in futures:
+            if not future.answered:
+                future.fail(error)
 
     def _results(self, futures: list[Future[object]]) -> tuple[object, ...]:
         errors = [future.error() for future in futures]
@@ -182,7 +124,81 @@ class Pipeline(Commands, Queued):
         return results
 
 
-def _chunks(payloads: list[bytes]) -> Iterator[tuple[bytes, int]]:
+class Pipeline(Batch):
+    """Commands that wait for the end of a with block. Each gives a Future of what it returns on a Client.
+
+        with client.pipeline() as p:
+            old = p.get("a")
+            p.incr("hits")
+        print(old.result())
+
+    It belongs to one thread. It is not a transaction: other clients' commands may run in between. Leaving the
+    block by an exception sends nothing.
+    """
+
+    def __init__(self, lender: Lender, timeout: float, *, raise_errors: bool) -> None:
+        super().__init__(timeout, raise_errors=raise_errors)
+        self._lender = lender
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.run()
+        else:
+            self._abandon()
+
+    def run(self) -> tuple[object, ...]:
+        """Send what was collected; return all results in order. The pipeline is then empty and can go on.
+
+        Raises:
+            PipelineError: the server refused some commands (unless raise_errors is False; their places in the
+                tuple then hold the errors).
+            KVError: the connection failed; futures whose replies had come have their results.
+        """
+        payloads, futures, safe, patience = self._payloads, self._futures, self._safe, self._patience
+        self._clear()
+        if not payloads:
+            return ()
+        parts = list(chunks(payloads))
+        try:
+            self._attempt(parts, futures, patience)
+        except ConnectionLostError as error:
+            if not safe and error.applied != "no":
+                raise
+            self._attempt(parts, futures, patience)
+        return self._results(futures)
+
+    def _attempt(self, chunks: list[tuple[bytes, int]], futures: list[Future[object]], patience: float) -> None:
+        try:
+            connection = self._lender.take(_monotonic() + self._timeout)
+            try:
+                self._exchange(connection, chunks, futures, self._timeout + patience)
+            except (ServerError, TransactionConflictError):  # the whole was refused; the connection is fine
+                self._lender.give(connection)
+                raise
+            except BaseException:
+                self._lender.drop(connection)
+                raise
+            self._lender.give(connection)
+        except KVError as error:
+            self._fail(futures, error)
+            raise
+
+    def _exchange(
+        self, connection: Connection, chunks: list[tuple[bytes, int]], futures: list[Future[object]], timeout: float
+    ) -> None:
+        """Send the chunks and settle the futures, as many as were answered."""
+        replies: list[Reply] = []
+        try:
+            connection.exchange(chunks, timeout, replies)
+        finally:
+            for future, reply in zip(futures, replies, strict=False):
+                future.settle(reply)
+
+
+def chunks(payloads: list[bytes]) -> Iterator[tuple[bytes, int]]:
     """Join commands into chunks of at most CHUNK bytes, except that a longer command is a chunk by itself."""
     start = size = 0
     for place, payload in enumerate(payloads):

@@ -48,8 +48,8 @@ class Transaction(Pipeline):
         self, connection: Connection, chunks: list[tuple[bytes, int]], futures: list[Future[object]], timeout: float
     ) -> None:
         replies: list[Reply] = []
-        connection.exchange(_enclosed(chunks), timeout, replies)
-        for future, reply in zip(futures, _results(replies, len(futures)), strict=True):
+        connection.exchange(enclosed(chunks), timeout, replies)
+        for future, reply in zip(futures, exec_results(replies, len(futures)), strict=True):
             future.settle(reply)
 
 
@@ -141,7 +141,7 @@ def watching(pool: Pool, work: Callable[[WatchingTransaction], T], watch: Iterab
     return result
 
 
-def _enclosed(chunks: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+def enclosed(chunks: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
     """The chunks between MULTI and EXEC; in one write if they are one chunk."""
     if len(chunks) > 1:
         return [(_MULTI, 1), *chunks, (_EXEC, 1)]
@@ -149,7 +149,7 @@ def _enclosed(chunks: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
     return [(_MULTI + payload + _EXEC, count + 2)]
 
 
-def _results(replies: list[Reply], count: int) -> list[Reply]:
+def exec_results(replies: list[Reply], count: int) -> list[Reply]:
     """EXEC's replies.
 
     Raises:
