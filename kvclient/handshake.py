@@ -68,7 +68,8 @@ def why_not(error: Exception) -> str:
     if "SSLCertVerificationError" in kinds:
         why = getattr(error, "verify_message", "")
         return f"its certificate is not accepted: {why}; name the file of the CA that issued it with tls_ca="
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    silent = "timed out" if isinstance(error, TimeoutError) else type(error).__name__
+    reason = getattr(error, "strerror", None) or str(error) or silent
     if "SSLError" in kinds:
         return f"{reason}; does the server speak TLS on that port?"
     return f"{reason}; is the server running there?"

@@ -123,13 +123,13 @@ def watching(pool: Pool, work: Callable[[WatchingTransaction], T], watch: Iterab
     try:
         while True:
             transaction = WatchingTransaction(connection, timeout)
-            _expect_ok(connection.call(keys, deadline))
+            _expect_ok(connection.call(keys, _monotonic() + timeout))
             try:
                 result = work(transaction)
                 if len(transaction):
                     transaction.run()
                 else:
-                    _expect_ok(connection.call(_UNWATCH, deadline))
+                    _expect_ok(connection.call(_UNWATCH, _monotonic() + timeout))
                 break
             except TransactionConflictError:
                 if _monotonic() > deadline:

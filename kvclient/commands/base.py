@@ -8,8 +8,8 @@ A command is defined once, as a method that builds the command's arguments, unde
 
 The row's converter fixes the type T of the result; the method's parameters are the parameters P of the call.
 What calling it does depends on the face, the base class of the object it is called on: on a Direct one
-(Client) it returns T, on a Queued one (Pipeline) a Future[T]. A further face is one more overload of
-Command.__get__ and one more `_bind`.
+(Client) it returns T, on an Awaited one (AsyncClient) a coroutine that returns T, on a Queued one (Pipeline) a
+Future[T]. A further face is one more overload of Command.__get__ and one more `_bind`.
 
 Not here: any particular command, and how a command is sent.
 """
@@ -32,7 +32,7 @@ from kvclient.errors import KVError, PipelineAbandonedError, ServerError
 from kvclient.protocol import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from kvclient.protocol import Reply
 
@@ -108,6 +108,10 @@ class Direct(Face):
     """Commands run at once and return their result."""
 
 
+class Awaited(Face):
+    """Commands return a coroutine, which runs them and returns their result."""
+
+
 class Queued(Face):
     """Commands are kept for later and return a Future of their result."""
 
@@ -145,6 +149,8 @@ class Command(Generic[S, P, T]):
     def __get__(self, face: None, owner: type) -> Command[S, P, T]: ...
     @overload
     def __get__(self, face: Direct, owner: type) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, face: Awaited, owner: type) -> Callable[P, Coroutine[object, object, T]]: ...
     @overload
     def __get__(self, face: Queued, owner: type) -> Callable[P, Future[T]]: ...
     def __get__(self, face: object, owner: type) -> object:

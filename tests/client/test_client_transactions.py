@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -13,6 +14,7 @@ from kvclient.errors import (
     TransactionAbortedError,
     TransactionConflictError,
 )
+from tests.client.conftest import FakeServer, Peer
 
 
 def test_commands_run_together_at_the_end(kv: kvclient.Client) -> None:
@@ -129,3 +131,17 @@ def test_transfers_keep_their_sum(kv: kvclient.Client) -> None:
     for thread in threads:
         thread.join()
     assert kv.mget("a", "b") == [b"0", b"200"]
+
+
+def test_work_that_takes_its_time(fake: Callable[..., FakeServer]) -> None:
+    """The time for a reply begins when it is asked for, not when the transaction did."""
+
+    def slow(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(b"+OK\r\n")
+        peer.read()
+        threading.Event().wait(0.05)  # longer than the client asks the kernel to wait at a time
+        peer.sock.sendall(b"+OK\r\n")
+
+    with kvclient.connect(fake(slow).url, timeout=0.2) as kv:
+        assert kv.transaction(lambda _: threading.Event().wait(0.3), watch=["k"]) is False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 PROGRAM = """
 import kvclient
+import kvclient.aio
 
 kv = kvclient.connect()
 p = kv.pipeline()
@@ -25,6 +26,22 @@ reveal_type(kv["k"])  # bytes
 reveal_type(list(kv))  # list[bytes]
 reveal_type(p.get("k").result())  # bytes | None
 reveal_type(p.exists("k"))  # kvclient.commands.base.Future[int]
+async def main() -> None:
+    akv = await kvclient.aio.connect()
+    reveal_type(await akv.get("k"))  # bytes | None
+    reveal_type(await akv.mget("a", "b"))  # list[bytes | None]
+    reveal_type([key async for key in akv.scan_iter()])  # list[bytes]
+    async with akv.pipeline() as ap:
+        reveal_type(ap.get("k").result())  # bytes | None
+    async def work(t: kvclient.aio.AsyncWatchingTransaction) -> int:
+        reveal_type(await t.now.incr("k"))  # int
+        return 1
+    reveal_type(await akv.transaction(work, watch=["k"]))  # int
+    async with akv.listen("c") as messages:
+        reveal_type([m async for m in messages])  # list[kvclient.listening.Message]
+    await akv.get(1)  # error
+    (await akv.get("k")).decode()  # error
+    akv.get("k").decode()  # error
 kv.get(1)  # error
 kv.set("k", None)  # error
 kv.set("k", 1, tll=3)  # error

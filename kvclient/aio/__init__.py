@@ -1,0 +1,24 @@
+"""kvclient for asyncio: the same commands with the same types, awaited.
+
+    import kvclient.aio
+
+    async with kvclient.aio.connect("redis://127.0.0.1:6379/0") as kv:
+        await kv.set("greeting", "hello", ttl=30)
+        await kv.get("greeting")  # b"hello"
+
+Errors are those of kvclient.errors. Not here: any code; the names below live in the modules of this package.
+"""
+
+from kvclient.aio.client import AsyncClient, connect
+from kvclient.aio.listening import AsyncSubscription
+from kvclient.aio.pipeline import AsyncPipeline
+from kvclient.aio.transaction import AsyncTransaction, AsyncWatchingTransaction
+
+__all__ = [
+    "AsyncClient",
+    "AsyncPipeline",
+    "AsyncSubscription",
+    "AsyncTransaction",
+    "AsyncWatchingTransaction",
+    "connect",
+]

@@ -1,0 +1,98 @@
+"""Pipelines for asyncio: commands collected first, then sent together.
+
+Not here: what they have in common with the blocking kind (Batch, in pipeline.py one folder up).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from kvclient.errors import CallTimeoutError, ConnectionLostError, KVError
+from kvclient.pipeline import Batch, chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from kvclient.aio.connection import AsyncConnection
+    from kvclient.commands.base import Future
+
+
+class AsyncPipeline(Batch):
+    """Commands that wait for the end of an async with block. Each gives a Future of what it returns on a client.
+
+        async with client.pipeline() as p:
+            old = p.get("a")
+            p.incr("hits")
+        print(old.result())
+
+    It is not a transaction: other tasks' and other clients' commands may run in between. Leaving the block by an
+    exception sends nothing.
+    """
+
+    def __init__(
+        self, connected: Callable[[], Awaitable[AsyncConnection]], timeout: float, *, raise_errors: bool
+    ) -> None:
+        super().__init__(timeout, raise_errors=raise_errors)
+        self._connected = connected
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            await self.run()
+        else:
+            self._abandon()
+
+    async def run(self) -> tuple[object, ...]:
+        """Send what was collected; return all results in order. The pipeline is then empty and can go on.
+
+        Raises:
+            PipelineError: the server refused some commands (unless raise_errors is False; their places in the
+                tuple then hold the errors).
+            KVError: the connection failed; futures whose replies had come have their results.
+        """
+        payloads, futures, safe, patience = self._payloads, self._futures, self._safe, self._patience
+        self._clear()
+        if not payloads:
+            return ()
+        parts = list(chunks(payloads))
+        try:
+            await self._attempt(parts, futures, patience)
+        except ConnectionLostError as error:
+            if not safe and error.applied != "no":
+                raise
+            await self._attempt(parts, futures, patience)
+        return self._results(futures)
+
+    async def _attempt(self, parts: list[tuple[bytes, int]], futures: list[Future[object]], patience: float) -> None:
+        try:
+            connection = await self._connected()
+            await self._exchange(connection, parts, futures, self._timeout + patience)
+        except KVError as error:
+            self._fail(futures, error)
+            raise
+
+    async def _exchange(
+        self, connection: AsyncConnection, parts: list[tuple[bytes, int]], futures: list[Future[object]], wait: float
+    ) -> None:
+        """Send the parts, no faster than the server takes them, and settle the futures, as many as were answered."""
+        sent = []
+        try:
+            for payload, count in parts:
+                deadline = connection.now() + wait
+                try:
+                    await connection.drain(deadline)
+                    sent.append(connection.send(payload, count, deadline))
+                except (ConnectionLostError, CallTimeoutError) as error:
+                    if sent:
+                        error.applied = "unknown"
+                    raise
+            for waiting in sent:
+                await waiting
+        finally:
+            replies = [reply for waiting in sent for reply in waiting.replies]
+            for waiting in sent:
+                waiting.forget()
+            for future, reply in zip(futures, replies, strict=False):
+                future.settle(reply)
