@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 
+    from kvclient.aio.connection import AsyncConnection
     from kvclient.aio.transaction import AsyncWatchingTransaction
     from kvclient.commands.base import Args, Command, P, S
     from kvclient.protocol import Key, Reply, Value
@@ -104,24 +105,25 @@ class AsyncClient(Commands, Awaited):
     async def _run(self, args: Args, safe: bool, timeout: float) -> Reply:
         """Send one command; once more if the connection broke and that cannot harm."""
         payload = encode_command(args)
+        connection = self._pool.shared
         try:
-            reply = await self._attempt(payload, timeout)
+            if connection is None or not connection.ready:
+                connection = await self._ready(timeout)
+            reply = (await connection.send(payload, 1, connection.now() + timeout))[0]
         except ConnectionLostError as error:
             if not safe and error.applied != "no":
                 raise
-            reply = await self._attempt(payload, timeout)
+            connection = await self._ready(timeout)
+            reply = (await connection.send(payload, 1, connection.now() + timeout))[0]
         if isinstance(reply, ServerError):
             raise reply
         return reply
 
-    async def _attempt(self, payload: bytes, timeout: float) -> Reply:
-        connection = self._pool.shared
-        if connection is None or not connection.usable:
-            connection = await self._pool.connected()
-        deadline = connection.now() + timeout
-        await connection.drain(deadline)
-        (reply,) = await connection.send(payload, 1, deadline)
-        return reply
+    async def _ready(self, timeout: float) -> AsyncConnection:
+        """The shared connection, once it can take a command."""
+        connection = await self._pool.connected()
+        await connection.drain(connection.now() + timeout)
+        return connection
 
     async def _run_apart(self, args: Args, timeout: float) -> Reply:
         """Send a command that the server may take its time for, where nobody waits behind it."""

@@ -23,7 +23,7 @@ from kvclient.errors import (
     ServerError,
 )
 from kvclient.handshake import check_greeting, greeting, refuses_hello, why_not
-from kvclient.protocol import Decoder, encode_command
+from kvclient.protocol import INCOMPLETE, Decoder, decode_single, encode_command
 
 if TYPE_CHECKING:
     import ssl
@@ -104,6 +104,11 @@ class AsyncConnection(asyncio.Protocol):
         """Hand each reply to whoever has waited longest."""
         decoder, row = self._decoder, self._row
         self._heard = self._loop.time()
+        if row and row[0].count == 1 and decoder.idle:  # one small reply, and whole: most are
+            reply = decode_single(data)
+            if reply is not INCOMPLETE:
+                row.popleft().take(reply)
+                return
         error: KVError | None = None
         try:
             decoder.feed(data)
@@ -209,6 +214,11 @@ class AsyncConnection(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether commands can be sent."""
         return self._error is None and self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def ready(self) -> bool:
+        """Whether they can be sent at once, without drain()."""
+        return self._writable is None and self.usable
 
     def now(self) -> float:
         """The event loop's time, in which deadlines are."""
