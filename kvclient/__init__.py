@@ -16,7 +16,9 @@ from kvclient.commands.base import Future
 from kvclient.commands.bitmaps import BitGet, BitIncrement, BitSet
 from kvclient.errors import KVError
 from kvclient.listening import Message, Monitor, Subscription
+from kvclient.locking import Lock
 from kvclient.pipeline import Pipeline
+from kvclient.recipes.limits import RateLimit
 from kvclient.transaction import Transaction, WatchingTransaction
 
 __all__ = [
@@ -26,9 +28,11 @@ __all__ = [
     "Client",
     "Future",
     "KVError",
+    "Lock",
     "Message",
     "Monitor",
     "Pipeline",
+    "RateLimit",
     "Subscription",
     "Transaction",
     "WatchingTransaction",

@@ -14,9 +14,14 @@ from kvclient.commands.base import Direct
 from kvclient.connection import Connection
 from kvclient.errors import BadURLError, ConnectionLostError, ServerError
 from kvclient.listening import Monitor, Subscription
+from kvclient.locking import Lock
 from kvclient.pipeline import Pipeline
 from kvclient.pool import Pool
 from kvclient.protocol import encode_command
+from kvclient.recipes.caching import get_or_set
+from kvclient.recipes.limits import use
+from kvclient.recipes.locks import LockRecipes
+from kvclient.recipes.steps import Ask, Call, Pause, Together, run
 from kvclient.transaction import Transaction, watching
 from kvclient.url import DEFAULT_URL, Options, parse_url
 
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 
     from kvclient.commands.base import Args, Command, P, S
     from kvclient.protocol import Key, Reply, Value
+    from kvclient.recipes.limits import RateLimit
+    from kvclient.recipes.steps import Recipe, Step
     from kvclient.transaction import WatchingTransaction
 
 T = TypeVar("T")
@@ -201,6 +208,73 @@ class Client(Commands, Direct):
         if work is None:
             return Transaction(self._pool, seconds, raise_errors=True)
         return watching(self._pool, work, watch, seconds)
+
+    # ---- what is built on commands -------------------------------------------------------------------------
+
+    def lock(self, name: str, *, ttl: float = 30, wait: float = 10, extend: bool = True) -> Lock:
+        """A lock that all programs share which use the same name; for a with block.
+
+            with client.lock("report") as lock:
+                store.write(report, fence=lock.fence)
+
+        It works with kvserver, Valkey and Redis. What it protects is safe from a holder that was suspended for longer
+        than the ttl only if it refuses a `fence` lower than one it has seen.
+
+        Args:
+            name: the key; a counter is beside it, at name + ":fence".
+            ttl: seconds after which it ends by itself, if this program dies.
+            wait: seconds to wait for somebody else who holds it.
+            extend: keep it for as long as the block takes, by a thread.
+
+        Raises (on entering):
+            LockTimeoutError: somebody else held it all the time.
+        """
+        return Lock(self._follow, LockRecipes(name, ttl, _monotonic), wait, extend=extend)
+
+    def rate_limit(self, key: Key, limit: int, *, per: float) -> RateLimit:
+        """Count one use of a key, of which `limit` are allowed within `per` seconds; whether this one was.
+
+            if not client.rate_limit(f"login:{user}", 5, per=60):
+                raise TooManyTries
+
+        The count begins with the first use. One round trip, to any server.
+        """
+        return self._follow(use(key, limit, per))
+
+    def get_or_set(
+        self, key: str, compute: Callable[[], bytes], *, ttl: float, stale: float = 0, lease: float = 10
+    ) -> bytes:
+        """The value of a key; if there is none, compute() it and store it, one caller at a time.
+
+        Args:
+            key: the key; who computes holds another, key + ":lease".
+            compute: gives the value.
+            ttl: seconds after which the value is computed anew.
+            stale: seconds for which the old one will do for everybody else, while one caller computes.
+            lease: seconds that computing may take; after them another caller begins.
+
+        Raises:
+            CallTimeoutError: others were computing all the time, twice the lease, and no value came.
+        """
+        return self._follow(get_or_set(key, ttl, stale, lease, _monotonic), compute)
+
+    def _follow(self, recipe: Recipe[T], compute: Callable[[], bytes] | None = None) -> T:
+        def take(step: Step) -> Reply:
+            match step:
+                case Ask(args):
+                    return self.execute(*args)
+                case Together(commands):
+                    with self.transaction() as transaction:
+                        futures = [transaction.execute(*args) for args in commands]
+                    return [future.result() for future in futures]
+                case Pause(seconds):
+                    self._pool.pause(seconds)
+                    return None
+                case Call():
+                    assert compute is not None
+                    return compute()
+
+        return run(recipe, take)
 
     # ---- listening -----------------------------------------------------------------------------------------
 

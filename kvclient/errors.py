@@ -77,6 +77,16 @@ class TransactionConflictError(KVError):
     """A watched key was changed before the transaction could run, so nothing of it ran."""
 
 
+class LockTimeoutError(KVError, TimeoutError):
+    """Somebody else held the lock for as long as one was willing to wait."""
+
+
+class LockLostError(KVError):
+    """The lock had ended before its holder was done; perhaps somebody else has held it since."""
+
+    applied: Applied = "unknown"
+
+
 class PipelineAbandonedError(KVError):
     """A pipeline's result was asked for, but the pipeline was never sent."""
 

@@ -59,6 +59,7 @@ class Pool:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
+        self._ended = threading.Event()
         self._idle: list[Connection] = []
         self._live: dict[int, weakref.ref[Connection]] = {}
         self._waiters: collections.deque[_Waiter] = collections.deque()
@@ -109,8 +110,18 @@ class Pool:
             if self._waiters:
                 self._hand(self._waiters.popleft(), None)
 
+    def pause(self, seconds: float) -> None:
+        """Do nothing for so long, or until the pool is closed.
+
+        Raises:
+            ClientClosedError: it was.
+        """
+        if self._ended.wait(seconds):
+            raise ClientClosedError("this client is closed")
+
     def close(self) -> None:
         """Close idle connections now, and each one in use when it is given back."""
+        self._ended.set()
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []

@@ -11,11 +11,13 @@ Errors are those of kvclient.errors. Not here: any code; the names below live in
 
 from kvclient.aio.client import AsyncClient, connect
 from kvclient.aio.listening import AsyncSubscription
+from kvclient.aio.locking import AsyncLock
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.aio.transaction import AsyncTransaction, AsyncWatchingTransaction
 
 __all__ = [
     "AsyncClient",
+    "AsyncLock",
     "AsyncPipeline",
     "AsyncSubscription",
     "AsyncTransaction",

@@ -5,9 +5,12 @@ Not here: which commands there are (commands/), how a socket is used (connection
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 from kvclient.aio.listening import AsyncSubscription, named
+from kvclient.aio.locking import AsyncLock
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.aio.pool import AsyncPool
 from kvclient.aio.transaction import AsyncTransaction, watching
@@ -16,6 +19,10 @@ from kvclient.commands import Commands, refuse_connection_commands, to
 from kvclient.commands.base import Awaited
 from kvclient.errors import ConnectionLostError, ServerError
 from kvclient.protocol import encode_command
+from kvclient.recipes.caching import get_or_set
+from kvclient.recipes.limits import use
+from kvclient.recipes.locks import LockRecipes
+from kvclient.recipes.steps import Ask, Call, Pause, Together, run_async
 from kvclient.url import DEFAULT_URL, Options, parse_url
 
 if TYPE_CHECKING:
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
     from kvclient.aio.transaction import AsyncWatchingTransaction
     from kvclient.commands.base import Args, Command, P, S
     from kvclient.protocol import Key, Reply, Value
+    from kvclient.recipes.limits import RateLimit
+    from kvclient.recipes.steps import Recipe, Step
 
 T = TypeVar("T")
 
@@ -175,6 +184,47 @@ class AsyncClient(Commands, Awaited):
         if work is None:
             return AsyncTransaction(self._pool.connected, seconds, raise_errors=True)
         return watching(self._pool, work, watch, seconds)
+
+    # ---- what is built on commands -------------------------------------------------------------------------
+
+    def lock(self, name: str, *, ttl: float = 30, wait: float = 10, extend: bool = True) -> AsyncLock:
+        """A lock that all programs share which use the same name; for an async with block. See Client.lock().
+
+        A task that is cancelled while it acquires may leave the lock held, until it ends by itself.
+        """
+        return AsyncLock(self._follow, LockRecipes(name, ttl, time.monotonic), wait, extend=extend)
+
+    async def rate_limit(self, key: Key, limit: int, *, per: float) -> RateLimit:
+        """Count one use of a key, of which `limit` are allowed within `per` seconds. See Client.rate_limit()."""
+        return await self._follow(use(key, limit, per))
+
+    async def get_or_set(
+        self, key: str, compute: Callable[[], Awaitable[bytes]], *, ttl: float, stale: float = 0, lease: float = 10
+    ) -> bytes:
+        """The value of a key; if there is none, await compute() and store it. See Client.get_or_set().
+
+        Raises:
+            CallTimeoutError: others were computing all the time, twice the lease, and no value came.
+        """
+        return await self._follow(get_or_set(key, ttl, stale, lease, time.monotonic), compute)
+
+    async def _follow(self, recipe: Recipe[T], compute: Callable[[], Awaitable[bytes]] | None = None) -> T:
+        async def take(step: Step) -> Reply:
+            match step:
+                case Ask(args):
+                    return await self.execute(*args)
+                case Together(commands):
+                    async with self.transaction() as transaction:
+                        futures = [transaction.execute(*args) for args in commands]
+                    return [future.result() for future in futures]
+                case Pause(seconds):
+                    await asyncio.sleep(seconds)
+                    return None
+                case Call():
+                    assert compute is not None
+                    return await compute()
+
+        return await run_async(recipe, take)
 
     def listen(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> AsyncSubscription:
         """Listen to channels, to glob patterns of channels, to shard channels; on a connection of its own.
