@@ -8,8 +8,25 @@ For embedding::
         ...  # any Redis client, at server.url
 """
 
-from kvserver.config import Config, ConfigError
-from kvserver.server import Server
+from typing import TYPE_CHECKING
+
 from kvserver.version import __version__
 
+if TYPE_CHECKING:
+    from kvserver.config import Config, ConfigError
+    from kvserver.server import Server
+
 __all__ = ["Config", "ConfigError", "Server", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """The rest of the server, on first use: pytest imports this package in every project that has it installed."""
+    if name == "Server":
+        from kvserver.server import Server
+
+        return Server
+    if name in {"Config", "ConfigError"}:
+        from kvserver import config
+
+        return getattr(config, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

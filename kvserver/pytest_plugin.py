@@ -1,0 +1,117 @@
+"""Fixtures for tests that need a server. pytest finds them by itself wherever kvserver is installed.
+
+========================  =======  ==================================================================================
+fixture                   scope    what it is
+========================  =======  ==================================================================================
+``kvserver``              session  a running server, in this process, on a free port
+``kv``                    test     a :class:`kvclient.Client` of it; the server is empty when the test begins
+``kv_url``                test     its URL, for any other client; likewise
+``redis_client``          test     a ``redis.Redis`` of it, for programs that use redis-py; likewise
+``kvserver_factory``      session  ``kvserver_factory(**settings)`` starts another server, which ends with the session
+========================  =======  ==================================================================================
+
+Settings are those of :class:`kvserver.Config`, for all of these servers: lines ``name = value`` of the ini option
+``kvserver``, or ``--kvserver name=value``. With pytest-xdist each worker has a server of its own.
+
+Not here: any import of the server before a test asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import redis
+
+    import kvclient
+    from kvserver.server import Server
+
+    Factory = Callable[..., Server]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The settings' places."""
+    parser.addini("kvserver", "settings of the fixture kvserver, as lines name = value", type="linelist")
+    parser.getgroup("kvserver").addoption(
+        "--kvserver",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="kvserver_settings",
+        help="a setting of the fixture kvserver, such as maxmemory=10mb; wins over the ini file",
+    )
+
+
+def _settings(config: pytest.Config) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for line in (*config.getini("kvserver"), *config.getoption("kvserver_settings")):
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not name:
+            raise pytest.UsageError(f"kvserver: {line!r} is not name=value")
+        settings[name.replace("-", "_")] = value
+    return settings
+
+
+@pytest.fixture(scope="session")
+def kvserver_factory(pytestconfig: pytest.Config) -> Iterator[Factory]:
+    """Starts a server with these settings, on a free port unless told otherwise. All end with the session."""
+    from kvserver.config import ConfigError
+    from kvserver.server import Server
+
+    with ExitStack() as running:
+
+        def start(**settings: object) -> Server:
+            chosen: dict[str, Any] = {"port": 0} | _settings(pytestconfig) | settings
+            try:
+                return running.enter_context(Server(**chosen))
+            except ConfigError as error:
+                raise pytest.UsageError(f"kvserver: {error}") from None
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def kvserver(kvserver_factory: Factory) -> Server:
+    """A running server."""
+    return kvserver_factory()
+
+
+@pytest.fixture(scope="session")
+def _kv_for_all_tests(kvserver: Server) -> Iterator[kvclient.Client]:
+    import kvclient
+
+    with kvclient.connect(kvserver.url) as client:
+        yield client
+
+
+@pytest.fixture
+def _kv_emptied(_kv_for_all_tests: kvclient.Client) -> None:
+    """Before each test that uses the server, and once, however many of the fixtures it uses."""
+    _kv_for_all_tests.flushall()
+
+
+@pytest.fixture
+def kv(kvserver: Server, _kv_emptied: None) -> Iterator[kvclient.Client]:
+    """A client of an empty server."""
+    import kvclient
+
+    with kvclient.connect(kvserver.url) as client:
+        yield client
+
+
+@pytest.fixture
+def kv_url(kvserver: Server, _kv_emptied: None) -> str:
+    """The URL of an empty server."""
+    return kvserver.url
+
+
+@pytest.fixture
+def redis_client(kvserver: Server, _kv_emptied: None) -> Iterator[redis.Redis]:
+    """A client of redis-py's, of an empty server. Skips the test if redis-py is not installed."""
+    redis = pytest.importorskip("redis")
+    with redis.Redis.from_url(kvserver.url) as client:
+        yield client
