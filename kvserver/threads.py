@@ -30,6 +30,7 @@ _MANY = 1000
 _SHARE = 50e-6
 """Seconds of switch interval a thread: some ten times what it takes a thread to wake up and ask."""
 _USUAL_INTERVAL = sys.getswitchinterval()
+_FEW = 16
 _LISTED_QUICKLY = sys.version_info >= (3, 13)
 
 C = TypeVar("C")
@@ -45,6 +46,8 @@ class ConnectionThreads(Generic[C]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._threads: dict[C, threading.Thread] = {}
+        self._leaving: list[threading.Thread] = []  # about to end: they have nothing left to do here
+        self._look_again_at = _FEW  # so many of them, to forget those that have ended
 
     def start(self, connection: C, run: Callable[[], object], name: str) -> None:
         """Have a thread of its own serve a connection.
@@ -71,7 +74,10 @@ class ConnectionThreads(Generic[C]):
 
     def _forget(self, connection: C) -> None:
         with self._lock:
-            del self._threads[connection]
+            self._leaving.append(self._threads.pop(connection))
+            if len(self._leaving) >= self._look_again_at:  # twice as many as were left: so it costs each one little
+                self._leaving = [thread for thread in self._leaving if thread.is_alive()]
+                self._look_again_at = max(_FEW, 2 * len(self._leaving))
             self._adapt()
 
     def _adapt(self) -> None:
@@ -91,7 +97,7 @@ class ConnectionThreads(Generic[C]):
         """Wait for all threads that run now, so long or for good; whether they have ended."""
         until = None if seconds is None else time.monotonic() + seconds
         with self._lock:
-            threads = list(self._threads.values())
+            threads = [thread for thread in (*self._threads.values(), *self._leaving) if thread.is_alive()]
         for thread in threads:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)

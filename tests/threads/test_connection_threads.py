@@ -42,6 +42,29 @@ def test_waiting_has_an_end(crew: ConnectionThreads[int]) -> None:
     assert crew.wait()
 
 
+def test_one_that_is_about_to_end_is_waited_for(crew: ConnectionThreads[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    enough, forget = threading.Event(), crew._forget
+
+    def forget_and_linger(connection: int) -> None:
+        forget(connection)
+        enough.wait()
+
+    monkeypatch.setattr(crew, "_forget", forget_and_linger)
+    crew.start(1, lambda: None, "one")
+    while crew.connections():
+        pass
+    assert not crew.wait(0.01)
+    enough.set()
+    assert crew.wait(PATIENCE)
+
+
+def test_those_that_have_ended_are_not_kept(crew: ConnectionThreads[int]) -> None:
+    for number in range(200):
+        crew.start(number, lambda: None, str(number))
+        assert crew.wait(PATIENCE)
+    assert len(crew._leaving) <= threads._FEW
+
+
 def test_one_that_cannot_start_is_forgotten(crew: ConnectionThreads[int], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
