@@ -111,10 +111,11 @@ class Batch(Commands, Queued):
                 future.fail(error)
 
     def _results(self, futures: list[Future[object]]) -> tuple[object, ...]:
-        errors = [future.error() for future in futures]
-        results = tuple(error or future.result() for error, future in zip(errors, futures, strict=True))
-        failed = [(place, error) for place, error in enumerate(errors) if isinstance(error, ServerError)]
-        if failed and self._raise_errors:
+        failed = [(place, error) for place, future in enumerate(futures) if (error := future.error()) is not None]
+        if not failed:
+            return tuple([future.result() for future in futures])
+        results = tuple(future.error() or future.result() for future in futures)
+        if self._raise_errors:
             place, first = failed[0]
             raise PipelineError(
                 f"{len(failed)} of {len(futures)} commands failed, the first being number {place + 1}: {first}; "

@@ -75,8 +75,8 @@ class Push(list["Reply"]):
 
 # ---- commands to bytes -------------------------------------------------------------------------------------
 
-_COUNT_HEADS: Final = [b"*%d\r\n" % n for n in range(64)]
-_BULK_HEADS: Final = [b"$%d\r\n" % n for n in range(1024)]
+_COUNT_HEADS: Final = [b"*%d" % n for n in range(64)]
+_BULK_HEADS: Final = [b"$%d" % n for n in range(1024)]
 
 
 def encode_command(args: Sequence[Value]) -> bytes:
@@ -86,12 +86,13 @@ def encode_command(args: Sequence[Value]) -> bytes:
         TypeError: for an argument that is not bytes, str, int or float.
     """
     count = len(args)
-    out = [_COUNT_HEADS[count] if count < 64 else b"*%d\r\n" % count]
+    lines = [_COUNT_HEADS[count] if count < 64 else b"*%d" % count]
     for arg in args:
         data = arg if type(arg) is bytes else arg.encode() if isinstance(arg, str) else _encode_value(arg)
         size = len(data)
-        out += (_BULK_HEADS[size] if size < 1024 else b"$%d\r\n" % size, data, b"\r\n")
-    return b"".join(out)
+        lines += (_BULK_HEADS[size] if size < 1024 else b"$%d" % size, data)
+    lines.append(b"")
+    return b"\r\n".join(lines)
 
 
 def _encode_value(value: Value) -> bytes:

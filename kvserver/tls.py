@@ -17,7 +17,7 @@ import time
 from kvserver.config import Config, ConfigError
 
 _RECV_MIN = 4 * 1024
-_RECV_MAX = 256 * 1024
+_RECV_MAX = 128 * 1024
 _RECORD_HEADER = 5
 _ENCRYPT_AT_ONCE = 64 * 1024
 """Bytes. A large reply is not held a second time, encrypted."""
