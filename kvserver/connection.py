@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # not otherwise, since ssl is slow to import
 
 _RECV_MIN = 4 * 1024
 _RECV_MAX = 128 * 1024
-"""Twice as much is no quicker, and leaves larger holes between the values it was for: 15 % of 100 KB values, not 11 %."""
+"""Twice as much is no quicker, and leaves larger holes between values of 100 KB: 15 % of them, not 11 %."""
 _SEND_AT = 64 * 1024
 """Replies are sent when the batch is done, or when this many bytes are waiting: a client that asks for more than it
 reads is held back by its own socket, not by the server's memory."""
