@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import sys
@@ -90,32 +89,43 @@ def test_many_ask_for_the_interpreter_less_often(crew: ConnectionThreads[int], m
 
 
 PROGRAM = """
+import sys
+import threading
 import kvserver
-server = kvserver.Server(port=0, debug_command="yes").start()
+
+server = kvserver.Server(port=0).start()
+
+def stop():
+    threading.main_thread().join()
+    sys.stdin.read()
+    server.stop()
+
+threading.Thread(target=stop).start()
 print(server.port, flush=True)
+sys.stdin.readline()
 """
 
 
-def test_a_program_that_ends_serves_on_and_sends_all_replies() -> None:
-    """It does not stop its server. Nothing is cut off, whenever the interpreter would exit."""
-    program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+def test_what_is_being_sent_when_the_main_thread_ends_is_sent() -> None:
+    """The interpreter then waits for the server, whatever the flags of its threads are: no reply is cut off."""
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert program.stdin is not None
     assert program.stdout is not None
-    try:
-        address = ("127.0.0.1", int(program.stdout.readline()))
-        size = 10_000_000  # more than the buffers between take, and soon read also on a busy machine
-        with socket.socket() as slow, socket.create_connection(address, PATIENCE) as other:
+    size = 10_000_000  # more than the buffers between take
+    with program, socket.socket() as slow:
+        try:
             slow.settimeout(PATIENCE)
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-            slow.connect(address)
+            slow.connect(("127.0.0.1", int(program.stdout.readline())))
             slow.sendall(b"SETRANGE k %d x\r\nGET k\r\n" % (size - 1))
-            received = slow.recv(100)  # its thread is in the middle of a reply, or about to be
-            other.sendall(b"SHUTDOWN\r\n")
+            received = slow.recv(100)
+            program.stdin.write(b"\n")  # its main thread ends
+            program.stdin.flush()
+            received += slow.recv(100)
+            program.stdin.close()  # and now the server is to stop
             while chunk := slow.recv(1 << 20):
                 received += chunk
-        assert len(received) == len(b":%d\r\n$%d\r\n" % (size, size)) + size + 2
-        assert program.wait(PATIENCE) == 0
-    finally:
-        if program.poll() is None:
-            program.send_signal(signal.SIGKILL)
-        program.stdout.close()
-        program.wait()
+            assert len(received) == len(b":%d\r\n$%d\r\n" % (size, size)) + size + 2
+            assert program.wait(PATIENCE) == 0
+        finally:
+            program.kill()
