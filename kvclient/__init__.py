@@ -10,7 +10,7 @@ Every error is a kvclient.errors.KVError. Not here: any code; the names below li
 names.
 """
 
-from kvclient import errors
+from kvclient import errors, serializers
 from kvclient.client import Client, connect
 from kvclient.commands.base import Future
 from kvclient.commands.bitmaps import BitGet, BitIncrement, BitSet
@@ -38,4 +38,5 @@ __all__ = [
     "WatchingTransaction",
     "connect",
     "errors",
+    "serializers",
 ]

@@ -6,58 +6,85 @@ shared (pool.py).
 
 from __future__ import annotations
 
+import copy
 import time
-from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from kvclient.commands import Commands, refuse_connection_commands, to
 from kvclient.commands.base import Direct
 from kvclient.connection import Connection
-from kvclient.errors import BadURLError, ConnectionLostError, ServerError
+from kvclient.errors import BadURLError, CommandRefusedError, KVError, ServerError, UnpackError
 from kvclient.listening import Monitor, Subscription
 from kvclient.locking import Lock
-from kvclient.pipeline import Pipeline
+from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner, Pipeline
 from kvclient.pool import Pool
-from kvclient.protocol import encode_command
+from kvclient.protocol import encode_command, to_bytes
 from kvclient.recipes.caching import get_or_set
 from kvclient.recipes.limits import use
 from kvclient.recipes.locks import LockRecipes
 from kvclient.recipes.steps import Ask, Call, Pause, Together, run
+from kvclient.retry import pause_before_retry
+from kvclient.serializers import PLAIN, In, Out, Serializer
+from kvclient.text import escape_glob
 from kvclient.transaction import Transaction, watching
-from kvclient.url import DEFAULT_URL, Options, parse_url
+from kvclient.url import Options, default_url, parse_url
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Iterator
 
-    from kvclient.commands.base import Args, Command, P, S
-    from kvclient.protocol import Key, Reply, Value
+    from kvclient.commands.base import Args
+    from kvclient.protocol import Key, Name, Reply, Value
     from kvclient.recipes.limits import RateLimit
     from kvclient.recipes.steps import Recipe, Step
     from kvclient.transaction import WatchingTransaction
 
 T = TypeVar("T")
+X = TypeVar("X")
 _monotonic = time.monotonic
 
 
+@overload
 def connect(
-    url: str = DEFAULT_URL,
+    url: str | None = None, *,
+    timeout: float | None = None, max_connections: int | None = None, max_idle: float | None = None,
+    retries: int | None = None, name: str | None = None, username: str | None = None, password: str | None = None,
+    db: int | None = None, protocol: Literal[2, 3] | None = None, tls: ssl.SSLContext | None = None,
+) -> Client: ...  # fmt: skip
+@overload
+def connect(
+    url: str | None = None, *, serializer: Serializer[In, Out],
+    timeout: float | None = None, max_connections: int | None = None, max_idle: float | None = None,
+    retries: int | None = None, name: str | None = None, username: str | None = None, password: str | None = None,
+    db: int | None = None, protocol: Literal[2, 3] | None = None, tls: ssl.SSLContext | None = None,
+) -> Client[In, Out]: ...  # fmt: skip
+def connect(
+    url: str | None = None,
     *,
+    serializer: Serializer[Any, Any] = PLAIN,
     timeout: float | None = None,
     max_connections: int | None = None,
+    max_idle: float | None = None,
+    retries: int | None = None,
     name: str | None = None,
     username: str | None = None,
     password: str | None = None,
     db: int | None = None,
     protocol: Literal[2, 3] | None = None,
     tls: ssl.SSLContext | None = None,
-) -> Client:
+) -> Client[Any, Any]:
     """Connect to kvserver, Redis or Valkey.
 
     Args:
         url: redis://[USER:PASSWORD@]HOST[:PORT][/DB], or rediss:// for TLS, or unix:///PATH; valkey:// and
-            valkeys:// mean the same. Options may follow as ?name=value&...; what is given here wins.
-        timeout: seconds that one call may take, waiting and connecting included. Default 5.
+            valkeys:// mean the same. Options may follow as ?name=value&...; what is given here wins. Without a URL,
+            that of the environment variable KV_URL, or redis://127.0.0.1:6379/0.
+        serializer: how values become bytes and bytes values, see kvclient.serializers. Without one, values are
+            bytes, text or numbers going in, and bytes coming out.
+        timeout: seconds that one call may take, waiting, connecting and trying again included. Default 5.
         max_connections: the most connections to open, as many as calls can run at once. Default 32.
+        max_idle: seconds after which a connection that nobody uses is closed. Default 300.
+        retries: how often a call that failed is made again, where that cannot apply it twice. Default 3.
         name: what CLIENT LIST shows for this client's connections.
         username: user to authenticate as; needs a password.
         password: password to authenticate with.
@@ -71,10 +98,11 @@ def connect(
         BadURLError: the URL or an option makes no sense.
     """
     options = parse_url(
-        url, timeout=timeout, max_connections=max_connections, name=name, username=username,
-        password=password, db=db, protocol=protocol, tls=True if tls is not None else None,
+        url or default_url(), timeout=timeout, max_connections=max_connections, max_idle=max_idle, retries=retries,
+        name=name, username=username, password=password, db=db, protocol=protocol,
+        tls=True if tls is not None else None,
     )  # fmt: skip
-    client = Client(options, tls)
+    client = Client(options, tls, serializer)
     try:
         client.check()
     except BaseException:
@@ -83,37 +111,53 @@ def connect(
     return client
 
 
-class Client(Commands, Direct):
+class Client(Commands[In, Out], Direct[In, Out]):
     """A server, as an object whose methods are its commands. Threads may share it, and so may forked children.
 
-    As a mapping it goes from keys (bytes or str) to values (bytes): client[key], `in`, del, len() and
-    iteration. Make one with connect().
+    Client[In, Out] takes values of the one type and returns those of the other; plain Client takes bytes, text and
+    numbers and returns bytes. As a mapping it goes from keys (bytes or str) to values: client[key], `in`, del, len()
+    and iteration. Make one with connect().
     """
 
-    def __init__(self, options: Options, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, options: Options, tls: ssl.SSLContext | None, serializer: Serializer[In, Out]) -> None:
+        super().__init__(serializer)
         self.options = options
         self._timeout = options.timeout
         context = tls if tls is not None or not options.tls else tls_context(options)
         self._context = context
-        self._pool = Pool(lambda: Connection(options, context), options.max_connections)
+        self._pool = Pool(lambda: Connection(options, context), options.max_connections, options.max_idle)
 
     def __repr__(self) -> str:
-        return f"<kvclient.Client {self.options.address} db={self.options.db}>"
+        within = f" in {self._prefix.decode()!r}" if self._prefix else ""
+        return f"<kvclient.Client {self.options.address} db={self.options.db}{within}>"
 
-    @classmethod
-    def _bind(cls, command: Command[S, P, T]) -> Callable[..., object]:
-        build, convert, safe, patience = command.build, command.convert, command.safe, command.patience
-        if patience is None:
+    # ---- views ---------------------------------------------------------------------------------------------
 
-            def method(self: Client, *args: object, **kwargs: object) -> T:
-                return self._run(build(self, *args, **kwargs), convert, safe)  # type: ignore[arg-type]
-        else:
+    def ns(self, prefix: str) -> Client[In, Out]:
+        """The keys that begin with a prefix, as a client that knows them without it. It shares the connections.
 
-            def method(self: Client, *args: object, **kwargs: object) -> T:
-                words = build(self, *args, **kwargs)  # type: ignore[arg-type]
-                return self._run(words, convert, safe, self._timeout + patience(words))
+            app = client.ns("app:")
+            app.set("x", 1)  # the server's key is app:x
+            list(app)        # [b"x"]
 
-        return method
+        Whatever takes keys is within the namespace: commands, pipelines, transactions, locks, iteration. Commands
+        about all keys, such as flushdb(), and execute() raise CommandRefusedError. Channels have no prefix.
+        """
+        return self._view(self._serializer, self._prefix + prefix.encode())
+
+    def typed(self, serializer: Serializer[T, X]) -> Client[T, X]:
+        """The same keys, with values of other types; see kvclient.serializers. It shares the connections."""
+        return self._view(serializer, self._prefix)
+
+    @property
+    def _everything(self) -> Client:
+        """The client outside of all namespaces, with values as bytes."""
+        return self._view(PLAIN, b"")
+
+    def _view(self, serializer: Serializer[T, X], prefix: bytes) -> Client[T, X]:
+        view: Client[Any, Any] = copy.copy(self)
+        Direct.__init__(view, serializer, prefix)
+        return view
 
     # ---- running commands ----------------------------------------------------------------------------------
 
@@ -130,18 +174,29 @@ class Client(Commands, Direct):
             KVError: no reply came; its `applied` says whether the command may have taken effect.
         """
         refuse_connection_commands(args)
-        return self._run(args, to.anything, False, timeout)
+        if self._prefix:
+            raise CommandRefusedError(NOT_IN_A_NAMESPACE)
+        return self._run(encode_command(args), to.anything, False, self._timeout if timeout is None else timeout)
 
-    def _run(self, args: Args, convert: Callable[[Reply], T], safe: bool, timeout: float | None = None) -> T:
-        """Send one command and convert its reply; once more if the connection broke and that cannot harm."""
-        payload = encode_command(args)
-        deadline = _monotonic() + (self._timeout if timeout is None else timeout)
-        try:
-            return self._attempt(payload, convert, deadline)
-        except ConnectionLostError as error:
-            if not safe and error.applied != "no":
-                raise
-        return self._attempt(payload, convert, deadline)
+    def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
+        timeout = self._timeout if patience is None else self._timeout + patience
+        return self._run(encode_command(words), convert, safe, timeout)
+
+    def _run(self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float) -> T:
+        """Send one command and convert its reply; again if it failed and that cannot apply it twice."""
+        deadline = _monotonic() + timeout
+        attempt = 1
+        while True:
+            try:
+                return self._attempt(payload, convert, deadline)
+            except KVError as error:
+                pause = pause_before_retry(
+                    error, attempt, safe=safe, retries=self.options.retries, left=deadline - _monotonic()
+                )
+                if pause is None:
+                    raise
+            self._pool.pause(pause)
+            attempt += 1
 
     def _attempt(self, payload: bytes, convert: Callable[[Reply], T], deadline: float) -> T:
         pool = self._pool
@@ -150,6 +205,9 @@ class Client(Commands, Direct):
             reply = connection.call(payload, deadline)
             if not isinstance(reply, ServerError):
                 result = convert(reply)
+        except UnpackError:  # the reply was whole
+            pool.give(connection)
+            raise
         except BaseException:
             # Whatever is still under way on this connection, nobody else may read it.
             pool.drop(connection)
@@ -159,7 +217,11 @@ class Client(Commands, Direct):
             raise reply
         return result
 
-    def pipeline(self, *, raise_errors: bool = True, timeout: float | None = None) -> Pipeline:
+    def _manner(self, timeout: float | None, *, raise_errors: bool = True) -> Manner[In, Out]:
+        seconds = self._timeout if timeout is None else timeout
+        return Manner(self._serializer, self._prefix, seconds, self.options.retries, raise_errors)
+
+    def pipeline(self, *, raise_errors: bool = True, timeout: float | None = None) -> Pipeline[In, Out]:
         """Collect commands in a with block and send them together at its end.
 
         Args:
@@ -167,21 +229,21 @@ class Client(Commands, Direct):
                 only the futures of those raise.
             timeout: seconds to wait for each 16 KiB of commands or so; default: the client's.
         """
-        return Pipeline(self._pool, self._timeout if timeout is None else timeout, raise_errors=raise_errors)
+        return Pipeline(self._pool, self._manner(timeout, raise_errors=raise_errors))
 
     @overload
-    def transaction(self, *, timeout: float | None = None) -> Transaction: ...
+    def transaction(self, *, timeout: float | None = None) -> Transaction[In, Out]: ...
     @overload
     def transaction(
-        self, work: Callable[[WatchingTransaction], T], *, watch: Iterable[Key], timeout: float | None = None
+        self, work: Callable[[WatchingTransaction[In, Out]], T], *, watch: Iterable[Key], timeout: float | None = None
     ) -> T: ...
     def transaction(
         self,
-        work: Callable[[WatchingTransaction], T] | None = None,
+        work: Callable[[WatchingTransaction[In, Out]], T] | None = None,
         *,
         watch: Iterable[Key] = (),
         timeout: float | None = None,
-    ) -> Transaction | T:
+    ) -> Transaction[In, Out] | T:
         """Run commands together, with nobody else's in between.
 
         Without `work`, collect them in a with block, as for pipeline(). With `work` and keys to watch, call
@@ -204,10 +266,9 @@ class Client(Commands, Direct):
         Raises:
             TransactionConflictError: in all that time somebody else was quicker.
         """
-        seconds = self._timeout if timeout is None else timeout
         if work is None:
-            return Transaction(self._pool, seconds, raise_errors=True)
-        return watching(self._pool, work, watch, seconds)
+            return Transaction(self._pool, self._manner(timeout))
+        return watching(self._pool, work, watch, self._manner(timeout))
 
     # ---- what is built on commands -------------------------------------------------------------------------
 
@@ -229,7 +290,7 @@ class Client(Commands, Direct):
         Raises (on entering):
             LockTimeoutError: somebody else held it all the time.
         """
-        return Lock(self._follow, LockRecipes(name, ttl, _monotonic), wait, extend=extend)
+        return Lock(self._follow, LockRecipes(self._name(name), ttl, _monotonic), wait, extend=extend)
 
     def rate_limit(self, key: Key, limit: int, *, per: float) -> RateLimit:
         """Count one use of a key, of which `limit` are allowed within `per` seconds; whether this one was.
@@ -239,11 +300,11 @@ class Client(Commands, Direct):
 
         The count begins with the first use. One round trip, to any server.
         """
-        return self._follow(use(key, limit, per))
+        return self._follow(use(self._prefix + to_bytes(key), limit, per))
 
     def get_or_set(
-        self, key: str, compute: Callable[[], bytes], *, ttl: float, stale: float = 0, lease: float = 10
-    ) -> bytes:
+        self, key: str, compute: Callable[[], In], *, ttl: float, stale: float = 0, lease: float = 10
+    ) -> Out:
         """The value of a key; if there is none, compute() it and store it, one caller at a time.
 
         Args:
@@ -256,15 +317,22 @@ class Client(Commands, Direct):
         Raises:
             CallTimeoutError: others were computing all the time, twice the lease, and no value came.
         """
-        return self._follow(get_or_set(key, ttl, stale, lease, _monotonic), compute)
+        recipe = get_or_set(self._name(key), ttl, stale, lease, _monotonic)
+        return self._unpack(self._follow(recipe, lambda: to_bytes(self._pack(compute()))))
+
+    def _name(self, key: str) -> str:
+        """A key within the namespace, for a recipe, whose keys are the server's."""
+        return self._prefix.decode() + key
 
     def _follow(self, recipe: Recipe[T], compute: Callable[[], bytes] | None = None) -> T:
+        everything = self._everything
+
         def take(step: Step) -> Reply:
             match step:
                 case Ask(args):
-                    return self.execute(*args)
+                    return everything.execute(*args)
                 case Together(commands):
-                    with self.transaction() as transaction:
+                    with everything.transaction() as transaction:
                         futures = [transaction.execute(*args) for args in commands]
                     return [future.result() for future in futures]
                 case Pause(seconds):
@@ -330,25 +398,28 @@ class Client(Commands, Direct):
     def scan_iter(
         self,
         *,
-        match: Key | None = None,
+        match: Name | None = None,
         count: int | None = None,
-        type: Key | None = None,  # noqa: A002 - the server's word for it
+        type: Name | None = None,  # noqa: A002 - the server's word for it
     ) -> Iterator[bytes]:
         """Iterate over keys without stopping the server; see scan() for the options.
 
         Every key that is there from beginning to end is yielded at least once. Redis and Valkey may yield one
         twice, and keys that come or go meanwhile may be missing or not.
         """
+        prefix, everything = self._prefix, self._everything
+        if prefix:
+            match = escape_glob(prefix) + to_bytes(b"*" if match is None else match)
         cursor = -1
         while cursor:
-            cursor, keys = self.scan(max(cursor, 0), match=match, count=count, type=type)
-            yield from keys
+            cursor, keys = everything.scan(max(cursor, 0), match=match, count=count, type=type)
+            yield from ([key[len(prefix) :] for key in keys] if prefix else keys)
 
     def __iter__(self) -> Iterator[bytes]:
         return self.scan_iter()
 
     def __len__(self) -> int:
-        return self.dbsize()
+        return len(set(self)) if self._prefix else self.dbsize()
 
     def __bool__(self) -> bool:
         """True, always: without this, `if client:` would ask the server for its number of keys."""
@@ -357,13 +428,13 @@ class Client(Commands, Direct):
     def __contains__(self, key: Key) -> bool:
         return self.exists(key) == 1
 
-    def __getitem__(self, key: Key) -> bytes:
+    def __getitem__(self, key: Key) -> Out:
         value = self.get(key)
         if value is None:
             raise KeyError(key)
         return value
 
-    def __setitem__(self, key: Key, value: Value) -> None:
+    def __setitem__(self, key: Key, value: In) -> None:
         self.set(key, value)
 
     def __delitem__(self, key: Key) -> None:

@@ -73,6 +73,12 @@ class ProtocolError(KVError):
     applied: Applied = "unknown"
 
 
+class UnpackError(KVError, ValueError):
+    """A value was read, but the client's serializer cannot make anything of it. It may be another program's."""
+
+    applied: Applied = "yes"
+
+
 class TransactionConflictError(KVError):
     """A watched key was changed before the transaction could run, so nothing of it ran."""
 

@@ -6,12 +6,13 @@ Not here: the order of sending and reading that keeps long pipelines from blocki
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar
 
 from kvclient.commands import Commands, refuse_connection_commands, to
 from kvclient.commands.base import Future, Queued
 from kvclient.errors import (
-    ConnectionLostError,
+    CommandRefusedError,
     KVError,
     PipelineAbandonedError,
     PipelineError,
@@ -19,17 +20,23 @@ from kvclient.errors import (
     TransactionConflictError,
 )
 from kvclient.protocol import encode_command
+from kvclient.retry import pause_before_retry
+from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kvclient.commands.base import Args, Command, P, S
+    from kvclient.commands.base import Args
     from kvclient.connection import Connection
     from kvclient.protocol import Reply, Value
+    from kvclient.serializers import Serializer
 
 T = TypeVar("T")
 
 CHUNK: Final = 16 * 1024  # bytes of commands that travel together
+NOT_IN_A_NAMESPACE: Final = (
+    "execute() takes the words as they are, and does not know which of them are keys: call it outside of the namespace"
+)
 
 _monotonic = time.monotonic
 
@@ -46,29 +53,52 @@ class Lender(Protocol):
     def drop(self, connection: Connection, /) -> None:
         """Close one that is in an unknown state."""
 
+    def pause(self, seconds: float, /) -> None:
+        """Do nothing for so long, or until there are no connections any more."""
 
-class Batch(Commands, Queued):
+
+@dataclass(frozen=True)
+class Manner(Generic[In, Out]):
+    """How a batch of commands is built and sent.
+
+    Attributes:
+        serializer: for whole values.
+        prefix: of all keys; b"" outside of a namespace.
+        timeout: seconds to wait for each chunk.
+        retries: how often to try again, where that is safe.
+        raise_errors: whether refused commands make the whole raise.
+    """
+
+    serializer: Serializer[In, Out]
+    prefix: bytes
+    timeout: float
+    retries: int
+    raise_errors: bool = True
+
+
+class Batch(Commands[In, Out], Queued[In, Out]):
     """Commands that wait to be sent together: what pipelines and transactions, threaded and async, have in common."""
 
-    def __init__(self, timeout: float, *, raise_errors: bool) -> None:
-        self._timeout = timeout
-        self._raise_errors = raise_errors
+    def __init__(self, manner: Manner[In, Out]) -> None:
+        super().__init__(manner.serializer, manner.prefix)
+        self._timeout = manner.timeout
+        self._retries = manner.retries
+        self._raise_errors = manner.raise_errors
         self._payloads: list[bytes] = []
         self._futures: list[Future[object]] = []
         self._patience = 0.0
         self._safe = True
 
-    @classmethod
-    def _bind(cls, command: Command[S, P, T]) -> Callable[..., object]:
-        build, convert, safe, patience = command.build, command.convert, command.safe, command.patience
-
-        def method(self: Batch, *args: object, **kwargs: object) -> Future[T]:
-            words = build(self, *args, **kwargs)  # type: ignore[arg-type]
-            if patience is not None:
-                self._patience += patience(words)
-            return self._add(words, convert, safe)
-
-        return method
+    def _submit(
+        self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None = None
+    ) -> Future[T]:
+        if patience is not None:
+            self._patience += patience
+        self._payloads.append(encode_command(words))
+        future = Future(convert)
+        self._futures.append(future)  # type: ignore[arg-type]  # Future[T] is only written to by us
+        self._safe = self._safe and safe
+        return future
 
     def __len__(self) -> int:
         """How many commands wait to be sent."""
@@ -84,14 +114,9 @@ class Batch(Commands, Queued):
             CommandRefusedError: it would change a connection that is shared.
         """
         refuse_connection_commands(args)
-        return self._add(args, to.anything, safe=False)
-
-    def _add(self, args: Args, convert: Callable[[Reply], T], safe: bool) -> Future[T]:
-        self._payloads.append(encode_command(args))
-        future = Future(convert)
-        self._futures.append(future)  # type: ignore[arg-type]  # Future[T] is only written to by us
-        self._safe = self._safe and safe
-        return future
+        if self._prefix:
+            raise CommandRefusedError(NOT_IN_A_NAMESPACE)
+        return self._submit(args, to.anything, safe=False)
 
     def _clear(self) -> None:
         self._payloads, self._futures, self._safe, self._patience = [], [], True, 0.0
@@ -125,7 +150,7 @@ class Batch(Commands, Queued):
         return results
 
 
-class Pipeline(Batch):
+class Pipeline(Batch[In, Out]):
     """Commands that wait for the end of a with block. Each gives a Future of what it returns on a Client.
 
         with client.pipeline() as p:
@@ -137,8 +162,8 @@ class Pipeline(Batch):
     block by an exception sends nothing.
     """
 
-    def __init__(self, lender: Lender, timeout: float, *, raise_errors: bool) -> None:
-        super().__init__(timeout, raise_errors=raise_errors)
+    def __init__(self, lender: Lender, manner: Manner[In, Out]) -> None:
+        super().__init__(manner)
         self._lender = lender
 
     def __enter__(self) -> Self:
@@ -163,13 +188,20 @@ class Pipeline(Batch):
         if not payloads:
             return ()
         parts = list(chunks(payloads))
-        try:
-            self._attempt(parts, futures, patience)
-        except ConnectionLostError as error:
-            if not safe and error.applied != "no":
-                raise
-            self._attempt(parts, futures, patience)
-        return self._results(futures)
+        deadline = _monotonic() + self._timeout
+        attempt = 1
+        while True:
+            try:
+                self._attempt(parts, futures, patience)
+            except KVError as error:
+                left = deadline - _monotonic()
+                pause = pause_before_retry(error, attempt, safe=safe, retries=self._retries, left=left)
+                if pause is None:
+                    raise
+            else:
+                return self._results(futures)
+            self._lender.pause(pause)
+            attempt += 1
 
     def _attempt(self, chunks: list[tuple[bytes, int]], futures: list[Future[object]], patience: float) -> None:
         try:

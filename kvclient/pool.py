@@ -48,11 +48,16 @@ class _Waiter:
 
 
 class Pool:
-    """At most `size` connections made by `make`, opened when needed, the last used one handed out first."""
+    """At most `size` connections made by `make`, opened when needed, the last used one handed out first.
 
-    def __init__(self, make: Callable[[], Connection], size: int) -> None:
+    So those that are not needed any more grow old at the other end, and one that nobody has used for `max_idle` seconds
+    is closed when another is given back.
+    """
+
+    def __init__(self, make: Callable[[], Connection], size: int, max_idle: float = 300.0) -> None:
         self._make = make
         self._size = size
+        self._max_idle = max_idle
         self._closed = False
         self._reset()
         _pools.add(self)
@@ -92,12 +97,15 @@ class Pool:
 
     def give(self, connection: Connection) -> None:
         """Return a connection whose replies have all been read."""
-        connection.used = _monotonic()
+        connection.used = now = _monotonic()
         with self._lock:
             if not self._waiters and not self._closed:
-                self._idle.append(connection)
-                return
-            if not self._closed:
+                idle = self._idle
+                idle.append(connection)
+                if now - idle[0].used < self._max_idle:
+                    return
+                connection = idle.pop(0)
+            elif not self._closed:
                 self._hand(self._waiters.popleft(), connection)
                 return
         self.drop(connection)

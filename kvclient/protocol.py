@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kvclient.errors import ServerError
 
 Key: TypeAlias = bytes | str
+Name: TypeAlias = bytes | str  # of what is no key: a channel, a pattern, a user
 Value: TypeAlias = bytes | bytearray | memoryview | str | int | float
 Reply: TypeAlias = "bool | int | float | bytes | ServerError | list[Reply] | dict[Reply, Reply] | set[Reply] | None"
 
@@ -93,6 +94,15 @@ def encode_command(args: Sequence[Value]) -> bytes:
         lines += (_BULK_HEADS[size] if size < 1024 else b"$%d" % size, data)
     lines.append(b"")
     return b"\r\n".join(lines)
+
+
+def to_bytes(value: Value) -> bytes:
+    """What is sent for a value: text as UTF-8, a number as its digits.
+
+    Raises:
+        TypeError: for anything but bytes, text and numbers.
+    """
+    return value if type(value) is bytes else value.encode() if isinstance(value, str) else _encode_value(value)
 
 
 def _encode_value(value: Value) -> bytes:

@@ -76,6 +76,11 @@ def quoted(data: bytes) -> str:
     return f'"{"".join(shown)}"'
 
 
+def escape_glob(text: bytes) -> bytes:
+    """A glob pattern that matches just this text."""
+    return re.sub(rb"[*?\[\]\\^-]", rb"\\\g<0>", text)
+
+
 def show(reply: Reply) -> str:
     """A reply for people: its type can be told, strings are quoted, elements are numbered."""
     return "\n".join(_lines(reply))

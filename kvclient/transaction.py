@@ -5,20 +5,23 @@ Not here: what a pipeline shares with them (pipeline.py), and how commands becom
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from kvclient.commands import Commands
-from kvclient.commands.base import Direct
+from kvclient.commands.base import Direct, prefixed
 from kvclient.errors import ProtocolError, ServerError, TransactionConflictError
 from kvclient.pipeline import Pipeline
 from kvclient.protocol import encode_command
+from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kvclient.commands.base import Args, Command, Future, P, S
+    from kvclient.commands.base import Args, Future
     from kvclient.connection import Connection
+    from kvclient.pipeline import Manner
     from kvclient.pool import Pool
     from kvclient.protocol import Key, Reply
 
@@ -31,7 +34,7 @@ _UNWATCH = encode_command((b"UNWATCH",))
 _monotonic = time.monotonic
 
 
-class Transaction(Pipeline):
+class Transaction(Pipeline[In, Out]):
     """Commands that run at the end of a with block, all at once: other clients see none of them done, or all.
 
         with client.transaction() as t:
@@ -53,38 +56,31 @@ class Transaction(Pipeline):
             future.settle(reply)
 
 
-class Now(Commands, Direct):
+class Now(Commands[In, Out], Direct[In, Out]):
     """Commands that run at once on a watching transaction's connection; they read what it watches."""
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
+    def __init__(self, connection: Connection, manner: Manner[In, Out]) -> None:
+        super().__init__(manner.serializer, manner.prefix)
         self._connection = connection
-        self._timeout = timeout
+        self._timeout = manner.timeout
 
-    @classmethod
-    def _bind(cls, command: Command[S, P, T]) -> Callable[..., object]:
-        build, convert, patience = command.build, command.convert, command.patience
-
-        def method(self: Now, *args: object, **kwargs: object) -> T:
-            words: Args = build(self, *args, **kwargs)  # type: ignore[arg-type]
-            wait = self._timeout + (patience(words) if patience is not None else 0)
-            reply = self._connection.call(encode_command(words), _monotonic() + wait)
-            if isinstance(reply, ServerError):
-                raise reply
-            return convert(reply)
-
-        return method
+    def _submit(self, words: Args, convert: Callable[[Reply], T], _safe: bool, patience: float | None) -> T:
+        reply = self._connection.call(encode_command(words), _monotonic() + self._timeout + (patience or 0))
+        if isinstance(reply, ServerError):
+            raise reply
+        return convert(reply)
 
 
-class WatchingTransaction(Transaction):
+class WatchingTransaction(Transaction[In, Out]):
     """A transaction that runs only if the keys it watches stay as they are until then.
 
     Attributes:
         now: runs commands at once; what it reads of watched keys holds if the transaction runs.
     """
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
-        super().__init__(_Kept(connection), timeout, raise_errors=True)
-        self.now = Now(connection, timeout)
+    def __init__(self, connection: Connection, manner: Manner[In, Out]) -> None:
+        super().__init__(_Kept(connection), dataclasses.replace(manner, retries=0))
+        self.now = Now(connection, manner)
 
 
 class _Kept:
@@ -104,25 +100,31 @@ class _Kept:
         """Close it; who keeps it will find that."""
         connection.close()
 
+    def pause(self, seconds: float, /) -> None:
+        """Nobody waits here: what fails on this connection has failed."""
 
-def watching(pool: Pool, work: Callable[[WatchingTransaction], T], watch: Iterable[Key], timeout: float) -> T:
+
+def watching(
+    pool: Pool, work: Callable[[WatchingTransaction[In, Out]], T], watch: Iterable[Key], manner: Manner[In, Out]
+) -> T:
     """Watch keys, let `work` read and queue, and run what it queued; all again when a key changed meanwhile.
 
     Args:
         pool: where to take a connection; it is kept from the first WATCH to the last EXEC.
         work: may be called several times. What it returns, the last time, is the result.
         watch: the keys.
-        timeout: seconds for all attempts together, and for each reply.
+        manner: its timeout is for all attempts together, and for each reply.
 
     Raises:
         TransactionConflictError: in all that time somebody else was quicker.
     """
-    keys = encode_command((b"WATCH", *watch))
+    keys = encode_command((b"WATCH", *(prefixed(manner.prefix, key) for key in watch)))
+    timeout = manner.timeout
     deadline = _monotonic() + timeout
     connection = pool.take(deadline)
     try:
         while True:
-            transaction = WatchingTransaction(connection, timeout)
+            transaction = WatchingTransaction(connection, manner)
             _expect_ok(connection.call(keys, _monotonic() + timeout))
             try:
                 result = work(transaction)

@@ -7,6 +7,7 @@ query or given to connect() by keyword.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ class Options:
         db: the number of the database to select.
         timeout: seconds that one call may take, waiting and connecting included.
         max_connections: the most connections one client opens.
+        max_idle: seconds after which a connection that nobody uses is closed.
+        retries: how often a call that failed is made again, if that cannot apply it twice.
         name: what CLIENT LIST shows for the connections, or None.
         protocol: the RESP version to ask for; an old server is spoken to in 2.
         tls: True to encrypt.
@@ -48,6 +51,8 @@ class Options:
     db: int = 0
     timeout: float = 5.0
     max_connections: int = 32
+    max_idle: float = 300.0
+    retries: int = 3
     name: str | None = None
     protocol: Literal[2, 3] = 3
     tls: bool = False
@@ -61,6 +66,8 @@ class Options:
         _check(self.db >= 0, f"db {self.db} is negative")
         _check(0 < self.timeout < 1e8, f"timeout {self.timeout} is not a positive number of seconds")
         _check(self.max_connections >= 1, f"max_connections {self.max_connections} is less than 1")
+        _check(0 < self.max_idle < 1e8, f"max_idle {self.max_idle} is not a positive number of seconds")
+        _check(self.retries >= 0, f"retries {self.retries} is negative")
         _check(self.protocol in {2, 3}, f"protocol {self.protocol} is neither 2 nor 3")
         name_ok = self.name is None or re.fullmatch(r"[!-~]+", self.name)
         _check(bool(name_ok), f"name {self.name!r} has spaces or unprintable characters")
@@ -103,6 +110,8 @@ _QUERY: Final[dict[str, Callable[[str], Setting]]] = {
     "db": _integer,
     "timeout": _seconds,
     "max_connections": _integer,
+    "max_idle": _seconds,
+    "retries": _integer,
     "name": str,
     "protocol": _integer,
     "tls_ca": str,
@@ -112,6 +121,11 @@ _QUERY: Final[dict[str, Callable[[str], Setting]]] = {
 }
 _TCP: Final = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
 _UNIX: Final = frozenset({"unix", "redis+unix", "valkey+unix"})
+
+
+def default_url() -> str:
+    """Where a server is if nothing is said: the environment variable KV_URL, or this machine."""
+    return os.environ.get("KV_URL") or DEFAULT_URL
 
 
 def parse_url(url: str, **overrides: Setting) -> Options:

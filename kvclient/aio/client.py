@@ -6,8 +6,9 @@ Not here: which commands there are (commands/), how a socket is used (connection
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
-from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from kvclient.aio.listening import AsyncSubscription, named
 from kvclient.aio.locking import AsyncLock
@@ -17,13 +18,17 @@ from kvclient.aio.transaction import AsyncTransaction, watching
 from kvclient.client import tls_context
 from kvclient.commands import Commands, refuse_connection_commands, to
 from kvclient.commands.base import Awaited
-from kvclient.errors import ConnectionLostError, ServerError
-from kvclient.protocol import encode_command
+from kvclient.errors import CommandRefusedError, KVError, ServerError
+from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner
+from kvclient.protocol import encode_command, to_bytes
 from kvclient.recipes.caching import get_or_set
 from kvclient.recipes.limits import use
 from kvclient.recipes.locks import LockRecipes
 from kvclient.recipes.steps import Ask, Call, Pause, Together, run_async
-from kvclient.url import DEFAULT_URL, Options, parse_url
+from kvclient.retry import pause_before_retry
+from kvclient.serializers import PLAIN, In, Out, Serializer
+from kvclient.text import escape_glob
+from kvclient.url import Options, default_url, parse_url
 
 if TYPE_CHECKING:
     import ssl
@@ -31,26 +36,45 @@ if TYPE_CHECKING:
 
     from kvclient.aio.connection import AsyncConnection
     from kvclient.aio.transaction import AsyncWatchingTransaction
-    from kvclient.commands.base import Args, Command, P, S
-    from kvclient.protocol import Key, Reply, Value
+    from kvclient.commands.base import Args
+    from kvclient.protocol import Key, Name, Reply, Value
     from kvclient.recipes.limits import RateLimit
     from kvclient.recipes.steps import Recipe, Step
 
 T = TypeVar("T")
+X = TypeVar("X")
+_monotonic = time.monotonic
 
 
+@overload
 def connect(
-    url: str = DEFAULT_URL,
+    url: str | None = None, *,
+    timeout: float | None = None, max_connections: int | None = None, max_idle: float | None = None,
+    retries: int | None = None, name: str | None = None, username: str | None = None, password: str | None = None,
+    db: int | None = None, protocol: Literal[2, 3] | None = None, tls: ssl.SSLContext | None = None,
+) -> AsyncClient: ...  # fmt: skip
+@overload
+def connect(
+    url: str | None = None, *, serializer: Serializer[In, Out],
+    timeout: float | None = None, max_connections: int | None = None, max_idle: float | None = None,
+    retries: int | None = None, name: str | None = None, username: str | None = None, password: str | None = None,
+    db: int | None = None, protocol: Literal[2, 3] | None = None, tls: ssl.SSLContext | None = None,
+) -> AsyncClient[In, Out]: ...  # fmt: skip
+def connect(
+    url: str | None = None,
     *,
+    serializer: Serializer[Any, Any] = PLAIN,
     timeout: float | None = None,
     max_connections: int | None = None,
+    max_idle: float | None = None,
+    retries: int | None = None,
     name: str | None = None,
     username: str | None = None,
     password: str | None = None,
     db: int | None = None,
     protocol: Literal[2, 3] | None = None,
     tls: ssl.SSLContext | None = None,
-) -> AsyncClient:
+) -> AsyncClient[Any, Any]:
     """A client of kvserver, Redis or Valkey, for one event loop. Await it, or enter it, to be connected.
 
         kv = await kvclient.aio.connect(url)        # close it with kv.close()
@@ -63,42 +87,50 @@ def connect(
         BadURLError: the URL or an option makes no sense. When awaited: as kvclient.connect().
     """
     options = parse_url(
-        url, timeout=timeout, max_connections=max_connections, name=name, username=username,
-        password=password, db=db, protocol=protocol, tls=True if tls is not None else None,
+        url or default_url(), timeout=timeout, max_connections=max_connections, max_idle=max_idle, retries=retries,
+        name=name, username=username, password=password, db=db, protocol=protocol,
+        tls=True if tls is not None else None,
     )  # fmt: skip
-    return AsyncClient(options, tls)
+    return AsyncClient(options, tls, serializer)
 
 
-class AsyncClient(Commands, Awaited):
+class AsyncClient(Commands[In, Out], Awaited[In, Out]):
     """A server, as an object whose methods are its commands, each to be awaited. The tasks of one event loop share it.
 
     Commands of different tasks go over one connection, together where they come together. A task that is cancelled
     disturbs no other.
     """
 
-    def __init__(self, options: Options, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, options: Options, tls: ssl.SSLContext | None, serializer: Serializer[In, Out]) -> None:
+        super().__init__(serializer)
         self.options = options
         self._timeout = options.timeout
         self._tls = tls if tls is not None or not options.tls else tls_context(options)
         self._pool = AsyncPool(options, self._tls)
 
     def __repr__(self) -> str:
-        return f"<kvclient.aio.AsyncClient {self.options.address} db={self.options.db}>"
+        within = f" in {self._prefix.decode()!r}" if self._prefix else ""
+        return f"<kvclient.aio.AsyncClient {self.options.address} db={self.options.db}{within}>"
 
-    @classmethod
-    def _bind(cls, command: Command[S, P, T]) -> Callable[..., Coroutine[object, object, T]]:
-        build, convert, safe, patience = command.build, command.convert, command.safe, command.patience
-        if patience is None:
+    # ---- views ---------------------------------------------------------------------------------------------
 
-            async def method(self: AsyncClient, *args: object, **kwargs: object) -> T:
-                return convert(await self._run(build(self, *args, **kwargs), safe, self._timeout))  # type: ignore[arg-type]
-        else:
+    def ns(self, prefix: str) -> AsyncClient[In, Out]:
+        """The keys that begin with a prefix, as a client that knows them without it. See Client.ns()."""
+        return self._view(self._serializer, self._prefix + prefix.encode())
 
-            async def method(self: AsyncClient, *args: object, **kwargs: object) -> T:
-                words = build(self, *args, **kwargs)  # type: ignore[arg-type]
-                return convert(await self._run_apart(words, self._timeout + patience(words)))
+    def typed(self, serializer: Serializer[T, X]) -> AsyncClient[T, X]:
+        """The same keys, with values of other types. See Client.typed()."""
+        return self._view(serializer, self._prefix)
 
-        return method
+    @property
+    def _everything(self) -> AsyncClient:
+        """The client outside of all namespaces, with values as bytes."""
+        return self._view(PLAIN, b"")
+
+    def _view(self, serializer: Serializer[T, X], prefix: bytes) -> AsyncClient[T, X]:
+        view: AsyncClient[Any, Any] = copy.copy(self)
+        Awaited.__init__(view, serializer, prefix)
+        return view
 
     # ---- running commands ----------------------------------------------------------------------------------
 
@@ -109,24 +141,41 @@ class AsyncClient(Commands, Awaited):
             ServerError, CommandRefusedError, KVError: as there.
         """
         refuse_connection_commands(args)
-        return to.anything(await self._run(args, False, self._timeout if timeout is None else timeout))
+        if self._prefix:
+            raise CommandRefusedError(NOT_IN_A_NAMESPACE)
+        seconds = self._timeout if timeout is None else timeout
+        return await self._run(encode_command(args), to.anything, False, seconds)
 
-    async def _run(self, args: Args, safe: bool, timeout: float) -> Reply:
-        """Send one command; once more if the connection broke and that cannot harm."""
-        payload = encode_command(args)
-        connection = self._pool.shared
-        try:
-            if connection is None or not connection.ready:
-                connection = await self._ready(timeout)
-            reply = (await connection.send(payload, 1, connection.now() + timeout))[0]
-        except ConnectionLostError as error:
-            if not safe and error.applied != "no":
-                raise
-            connection = await self._ready(timeout)
-            reply = (await connection.send(payload, 1, connection.now() + timeout))[0]
-        if isinstance(reply, ServerError):
-            raise reply
-        return reply
+    def _submit(
+        self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None
+    ) -> Coroutine[object, object, T]:
+        if patience is None:
+            return self._run(encode_command(words), convert, safe, self._timeout)
+        return self._run_apart(words, convert, self._timeout + patience)
+
+    async def _run(self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float) -> T:
+        """Send one command and convert its reply; again if it failed and that cannot apply it twice."""
+        pool = self._pool
+        deadline = _monotonic() + timeout
+        attempt = 1
+        while True:
+            try:
+                connection = pool.shared
+                if connection is None or not connection.ready:
+                    connection = await self._ready(deadline - _monotonic())
+                reply = (await connection.send(payload, 1, connection.now() + deadline - _monotonic()))[0]
+                if isinstance(reply, ServerError):
+                    raise reply
+            except KVError as error:
+                pause = pause_before_retry(
+                    error, attempt, safe=safe, retries=self.options.retries, left=deadline - _monotonic()
+                )
+                if pause is None:
+                    raise
+            else:
+                return convert(reply)
+            await asyncio.sleep(pause)
+            attempt += 1
 
     async def _ready(self, timeout: float) -> AsyncConnection:
         """The shared connection, once it can take a command."""
@@ -134,36 +183,39 @@ class AsyncClient(Commands, Awaited):
         await connection.drain(connection.now() + timeout)
         return connection
 
-    async def _run_apart(self, args: Args, timeout: float) -> Reply:
+    async def _run_apart(self, args: Args, convert: Callable[[Reply], T], timeout: float) -> T:
         """Send a command that the server may take its time for, where nobody waits behind it."""
         async with self._pool.borrowed(timeout) as connection:
             (reply,) = await connection.send(encode_command(args), 1, connection.now() + timeout)
         if isinstance(reply, ServerError):
             raise reply
-        return reply
+        return convert(reply)
 
-    def pipeline(self, *, raise_errors: bool = True, timeout: float | None = None) -> AsyncPipeline:
+    def pipeline(self, *, raise_errors: bool = True, timeout: float | None = None) -> AsyncPipeline[In, Out]:
         """Collect commands in an async with block and send them together at its end. See Client.pipeline()."""
+        return AsyncPipeline(self._pool.connected, self._manner(timeout, raise_errors=raise_errors))
+
+    def _manner(self, timeout: float | None, *, raise_errors: bool = True) -> Manner[In, Out]:
         seconds = self._timeout if timeout is None else timeout
-        return AsyncPipeline(self._pool.connected, seconds, raise_errors=raise_errors)
+        return Manner(self._serializer, self._prefix, seconds, self.options.retries, raise_errors)
 
     @overload
-    def transaction(self, *, timeout: float | None = None) -> AsyncTransaction: ...
+    def transaction(self, *, timeout: float | None = None) -> AsyncTransaction[In, Out]: ...
     @overload
     def transaction(
         self,
-        work: Callable[[AsyncWatchingTransaction], Awaitable[T]],
+        work: Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]],
         *,
         watch: Iterable[Key],
         timeout: float | None = None,
     ) -> Coroutine[object, object, T]: ...
     def transaction(
         self,
-        work: Callable[[AsyncWatchingTransaction], Awaitable[T]] | None = None,
+        work: Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]] | None = None,
         *,
         watch: Iterable[Key] = (),
         timeout: float | None = None,
-    ) -> AsyncTransaction | Coroutine[object, object, T]:
+    ) -> AsyncTransaction[In, Out] | Coroutine[object, object, T]:
         """Run commands together, with nobody else's in between. See Client.transaction().
 
         Without `work`, collect them in an async with block. With `work`, an async function, and keys to watch: await
@@ -180,10 +232,9 @@ class AsyncClient(Commands, Awaited):
         Raises:
             TransactionConflictError: in all that time somebody else was quicker.
         """
-        seconds = self._timeout if timeout is None else timeout
         if work is None:
-            return AsyncTransaction(self._pool.connected, seconds, raise_errors=True)
-        return watching(self._pool, work, watch, seconds)
+            return AsyncTransaction(self._pool.connected, self._manner(timeout))
+        return watching(self._pool, work, watch, self._manner(timeout))
 
     # ---- what is built on commands -------------------------------------------------------------------------
 
@@ -192,29 +243,40 @@ class AsyncClient(Commands, Awaited):
 
         A task that is cancelled while it acquires may leave the lock held, until it ends by itself.
         """
-        return AsyncLock(self._follow, LockRecipes(name, ttl, time.monotonic), wait, extend=extend)
+        return AsyncLock(self._follow, LockRecipes(self._name(name), ttl, _monotonic), wait, extend=extend)
 
     async def rate_limit(self, key: Key, limit: int, *, per: float) -> RateLimit:
         """Count one use of a key, of which `limit` are allowed within `per` seconds. See Client.rate_limit()."""
-        return await self._follow(use(key, limit, per))
+        return await self._follow(use(self._prefix + to_bytes(key), limit, per))
 
     async def get_or_set(
-        self, key: str, compute: Callable[[], Awaitable[bytes]], *, ttl: float, stale: float = 0, lease: float = 10
-    ) -> bytes:
+        self, key: str, compute: Callable[[], Awaitable[In]], *, ttl: float, stale: float = 0, lease: float = 10
+    ) -> Out:
         """The value of a key; if there is none, await compute() and store it. See Client.get_or_set().
 
         Raises:
             CallTimeoutError: others were computing all the time, twice the lease, and no value came.
         """
-        return await self._follow(get_or_set(key, ttl, stale, lease, time.monotonic), compute)
+
+        async def computed() -> bytes:
+            return to_bytes(self._pack(await compute()))
+
+        recipe = get_or_set(self._name(key), ttl, stale, lease, _monotonic)
+        return self._unpack(await self._follow(recipe, computed))
+
+    def _name(self, key: str) -> str:
+        """A key within the namespace, for a recipe, whose keys are the server's."""
+        return self._prefix.decode() + key
 
     async def _follow(self, recipe: Recipe[T], compute: Callable[[], Awaitable[bytes]] | None = None) -> T:
+        everything = self._everything
+
         async def take(step: Step) -> Reply:
             match step:
                 case Ask(args):
-                    return await self.execute(*args)
+                    return await everything.execute(*args)
                 case Together(commands):
-                    async with self.transaction() as transaction:
+                    async with everything.transaction() as transaction:
                         futures = [transaction.execute(*args) for args in commands]
                     return [future.result() for future in futures]
                 case Pause(seconds):
@@ -240,16 +302,19 @@ class AsyncClient(Commands, Awaited):
     async def scan_iter(
         self,
         *,
-        match: Key | None = None,
+        match: Name | None = None,
         count: int | None = None,
-        type: Key | None = None,  # noqa: A002 - the server's word for it
+        type: Name | None = None,  # noqa: A002 - the server's word for it
     ) -> AsyncIterator[bytes]:
         """Iterate over keys without stopping the server. See Client.scan_iter()."""
+        prefix, everything = self._prefix, self._everything
+        if prefix:
+            match = escape_glob(prefix) + to_bytes(b"*" if match is None else match)
         cursor = -1
         while cursor:
-            cursor, keys = await self.scan(max(cursor, 0), match=match, count=count, type=type)
+            cursor, keys = await everything.scan(max(cursor, 0), match=match, count=count, type=type)
             for key in keys:
-                yield key
+                yield key[len(prefix) :]
 
     # ---- lifetime ------------------------------------------------------------------------------------------
 

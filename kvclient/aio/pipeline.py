@@ -5,19 +5,24 @@ Not here: what they have in common with the blocking kind (Batch, in pipeline.py
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Self
 
 from kvclient.errors import CallTimeoutError, ConnectionLostError, KVError
 from kvclient.pipeline import Batch, chunks
+from kvclient.retry import pause_before_retry
+from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from kvclient.aio.connection import AsyncConnection
     from kvclient.commands.base import Future
+    from kvclient.pipeline import Manner
 
 
-class AsyncPipeline(Batch):
+class AsyncPipeline(Batch[In, Out]):
     """Commands that wait for the end of an async with block. Each gives a Future of what it returns on a client.
 
         async with client.pipeline() as p:
@@ -29,10 +34,8 @@ class AsyncPipeline(Batch):
     exception sends nothing.
     """
 
-    def __init__(
-        self, connected: Callable[[], Awaitable[AsyncConnection]], timeout: float, *, raise_errors: bool
-    ) -> None:
-        super().__init__(timeout, raise_errors=raise_errors)
+    def __init__(self, connected: Callable[[], Awaitable[AsyncConnection]], manner: Manner[In, Out]) -> None:
+        super().__init__(manner)
         self._connected = connected
 
     async def __aenter__(self) -> Self:
@@ -57,13 +60,20 @@ class AsyncPipeline(Batch):
         if not payloads:
             return ()
         parts = list(chunks(payloads))
-        try:
-            await self._attempt(parts, futures, patience)
-        except ConnectionLostError as error:
-            if not safe and error.applied != "no":
-                raise
-            await self._attempt(parts, futures, patience)
-        return self._results(futures)
+        deadline = time.monotonic() + self._timeout
+        attempt = 1
+        while True:
+            try:
+                await self._attempt(parts, futures, patience)
+            except KVError as error:
+                left = deadline - time.monotonic()
+                pause = pause_before_retry(error, attempt, safe=safe, retries=self._retries, left=left)
+                if pause is None:
+                    raise
+            else:
+                return self._results(futures)
+            await asyncio.sleep(pause)
+            attempt += 1
 
     async def _attempt(self, parts: list[tuple[bytes, int]], futures: list[Future[object]], patience: float) -> None:
         try:

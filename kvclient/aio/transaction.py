@@ -5,27 +5,30 @@ Not here: what EXEC's reply means (transaction.py one folder up), and what pipel
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, TypeVar
 
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.commands import Commands
-from kvclient.commands.base import Awaited
+from kvclient.commands.base import Awaited, prefixed
 from kvclient.errors import ServerError, TransactionConflictError
 from kvclient.protocol import encode_command
+from kvclient.serializers import In, Out
 from kvclient.transaction import enclosed, exec_results
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from kvclient.aio.connection import AsyncConnection
     from kvclient.aio.pool import AsyncPool
-    from kvclient.commands.base import Args, Command, Future, P, S
-    from kvclient.protocol import Key
+    from kvclient.commands.base import Args, Future
+    from kvclient.pipeline import Manner
+    from kvclient.protocol import Key, Reply
 
 T = TypeVar("T")
 
 
-class AsyncTransaction(AsyncPipeline):
+class AsyncTransaction(AsyncPipeline[In, Out]):
     """Commands that run at the end of an async with block, all at once: other clients see none of them done, or all.
 
         async with client.transaction() as t:
@@ -47,59 +50,56 @@ class AsyncTransaction(AsyncPipeline):
             future.settle(reply)
 
 
-class AsyncNow(Commands, Awaited):
+class AsyncNow(Commands[In, Out], Awaited[In, Out]):
     """Commands that run at once on a watching transaction's connection; they read what it watches."""
 
-    def __init__(self, connection: AsyncConnection, timeout: float) -> None:
+    def __init__(self, connection: AsyncConnection, manner: Manner[In, Out]) -> None:
+        super().__init__(manner.serializer, manner.prefix)
         self._connection = connection
-        self._timeout = timeout
+        self._timeout = manner.timeout
 
-    @classmethod
-    def _bind(cls, command: Command[S, P, T]) -> Callable[..., Coroutine[object, object, T]]:
-        build, convert, patience = command.build, command.convert, command.patience
-
-        async def method(self: AsyncNow, *args: object, **kwargs: object) -> T:
-            words: Args = build(self, *args, **kwargs)  # type: ignore[arg-type]
-            wait = self._timeout + (patience(words) if patience is not None else 0)
-            connection = self._connection
-            (reply,) = await connection.send(encode_command(words), 1, connection.now() + wait)
-            if isinstance(reply, ServerError):
-                raise reply
-            return convert(reply)
-
-        return method
+    async def _submit(self, words: Args, convert: Callable[[Reply], T], _safe: bool, patience: float | None) -> T:
+        connection = self._connection
+        deadline = connection.now() + self._timeout + (patience or 0)
+        (reply,) = await connection.send(encode_command(words), 1, deadline)
+        if isinstance(reply, ServerError):
+            raise reply
+        return convert(reply)
 
 
-class AsyncWatchingTransaction(AsyncTransaction):
+class AsyncWatchingTransaction(AsyncTransaction[In, Out]):
     """A transaction that runs only if the keys it watches stay as they are until then.
 
     Attributes:
         now: runs commands at once; what it reads of watched keys holds if the transaction runs.
     """
 
-    def __init__(self, connection: AsyncConnection, timeout: float) -> None:
+    def __init__(self, connection: AsyncConnection, manner: Manner[In, Out]) -> None:
         async def connected() -> AsyncConnection:
             return connection
 
-        super().__init__(connected, timeout, raise_errors=True)
-        self._safe = False
-        self.now = AsyncNow(connection, timeout)
+        super().__init__(connected, dataclasses.replace(manner, retries=0))
+        self.now = AsyncNow(connection, manner)
 
 
 async def watching(
-    pool: AsyncPool, work: Callable[[AsyncWatchingTransaction], Awaitable[T]], watch: Iterable[Key], timeout: float
+    pool: AsyncPool,
+    work: Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]],
+    watch: Iterable[Key],
+    manner: Manner[In, Out],
 ) -> T:
     """Watch keys, let `work` read and queue, and run what it queued; all again when a key changed meanwhile.
 
     Raises:
-        TransactionConflictError: in `timeout` seconds somebody else was quicker each time.
+        TransactionConflictError: in all of the manner's timeout somebody else was quicker each time.
     """
-    keys = encode_command((b"WATCH", *watch))
+    keys = encode_command((b"WATCH", *(prefixed(manner.prefix, key) for key in watch)))
+    timeout = manner.timeout
     unwatch = encode_command((b"UNWATCH",))
     async with pool.borrowed(timeout) as connection:
         deadline = connection.now() + timeout
         while True:
-            transaction = AsyncWatchingTransaction(connection, timeout)
+            transaction = AsyncWatchingTransaction(connection, manner)
             await _expect_ok(connection, keys, timeout)
             try:
                 result = await work(transaction)

@@ -20,6 +20,7 @@ from kvclient.commands.scripting import ScriptingCommands
 from kvclient.commands.server import CONNECTION_COMMANDS, REFUSED, IntrospectionCommands, ServerCommands
 from kvclient.commands.strings import StringCommands
 from kvclient.errors import CommandRefusedError
+from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
     from kvclient.protocol import Value
@@ -28,8 +29,8 @@ __all__ = ["COMMAND_NAMES", "CONNECTION_COMMANDS", "Commands", "refuse_connectio
 
 
 class Commands(
-    StringCommands,
-    ConditionalCommands,
+    StringCommands[In, Out],
+    ConditionalCommands[In, Out],
     BitmapCommands,
     KeyCommands,
     ExpiryCommands,

@@ -8,7 +8,7 @@ from kvclient.commands import to
 from kvclient.commands.base import Args, CommandSet, command
 
 if TYPE_CHECKING:
-    from kvclient.protocol import Key, Value
+    from kvclient.protocol import Name, Value
 
 
 class AccessCommands(CommandSet):
@@ -39,7 +39,7 @@ class AccessCommands(CommandSet):
         return (b"ACL", b"LIST")
 
     @command("ACL|GETUSER", to.table_or_none, safe=True)
-    def acl_getuser(self, username: Key) -> Args:
+    def acl_getuser(self, username: Name) -> Args:
         """Return what is known about a user, None for no such user.
 
         Server command: ACL GETUSER.
@@ -47,7 +47,7 @@ class AccessCommands(CommandSet):
         return (b"ACL", b"GETUSER", username)
 
     @command("ACL|SETUSER", to.done)
-    def acl_setuser(self, username: Key, *rules: Key) -> Args:
+    def acl_setuser(self, username: Name, *rules: Name) -> Args:
         """Change a user by rules such as ``on``, ``>password``, ``+@read`` and ``~prefix:*``, or make one.
 
         Server command: ACL SETUSER.
@@ -55,7 +55,7 @@ class AccessCommands(CommandSet):
         return (b"ACL", b"SETUSER", username, *rules)
 
     @command("ACL|DELUSER", to.integer)
-    def acl_deluser(self, *usernames: Key) -> Args:
+    def acl_deluser(self, *usernames: Name) -> Args:
         """Remove users and end their connections; return how many there were.
 
         Server command: ACL DELUSER.
@@ -63,7 +63,7 @@ class AccessCommands(CommandSet):
         return (b"ACL", b"DELUSER", *usernames)
 
     @command("ACL|DRYRUN", to.text, safe=True)
-    def acl_dryrun(self, username: Key, name: Key, *args: Value) -> Args:
+    def acl_dryrun(self, username: Name, name: Name, *args: Value) -> Args:
         """Return ``OK`` if a user may run a command, or why not. Nothing is run.
 
         Server command: ACL DRYRUN.
@@ -71,7 +71,7 @@ class AccessCommands(CommandSet):
         return (b"ACL", b"DRYRUN", username, name, *args)
 
     @command("ACL|CAT", to.blobs, safe=True)
-    def acl_cat(self, category: Key | None = None) -> Args:
+    def acl_cat(self, category: Name | None = None) -> Args:
         """Return the categories of commands, or the commands of one.
 
         Server command: ACL CAT.

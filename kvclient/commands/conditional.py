@@ -5,20 +5,25 @@ Not here: set() and its conditions (strings.py).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 from kvclient.commands import to
 from kvclient.commands.base import Args, CommandSet, command
 from kvclient.commands.options import comparison, expiry, words
+from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvclient.commands.base import Items
     from kvclient.commands.options import Ttl, When
-    from kvclient.commands.strings import Items
     from kvclient.protocol import Key, Value
 
 
-class ConditionalCommands(CommandSet):
+class ConditionalCommands(CommandSet, Generic[In, Out]):
     """Compare and delete, bounded counters, and several values with one lifetime."""
+
+    _pack: Callable[[In], Value]
 
     @command("DIGEST", to.blob_or_none, safe=True)
     def digest(self, key: Key) -> Args:
@@ -33,8 +38,8 @@ class ConditionalCommands(CommandSet):
         self,
         key: Key,
         *,
-        if_equal: Value | None = None,
-        if_not_equal: Value | None = None,
+        if_equal: In | None = None,
+        if_not_equal: In | None = None,
         if_digest: str | bytes | None = None,
         if_not_digest: str | bytes | None = None,
     ) -> Args:
@@ -42,20 +47,20 @@ class ConditionalCommands(CommandSet):
 
         Server command: DELEX (Redis 8.4).
         """
-        return (b"DELEX", key, *comparison(if_equal, if_not_equal, if_digest, if_not_digest))
+        return (b"DELEX", key, *comparison(self._pack, if_equal, if_not_equal, if_digest, if_not_digest))
 
     @command("DELIFEQ", to.flag)
-    def delifeq(self, key: Key, value: Value) -> Args:
+    def delifeq(self, key: Key, value: In) -> Args:
         """Delete a key if its value is the one given; return whether it was deleted.
 
         Server command: DELIFEQ (Valkey 9.0).
         """
-        return (b"DELIFEQ", key, value)
+        return (b"DELIFEQ", key, self._pack(value))
 
     @command("MSETEX", to.flag)
     def msetex(
         self,
-        items: Items,
+        items: Items[In],
         *,
         ttl: Ttl | None = None,
         expire_at: When | None = None,
@@ -69,7 +74,7 @@ class ConditionalCommands(CommandSet):
         all do.
         """
         return (
-            b"MSETEX", len(items), *(part for item in items.items() for part in item),
+            b"MSETEX", len(items), *(part for key, value in items.items() for part in (key, self._pack(value))),
             *words(NX=if_absent, XX=if_present),
             *expiry(ttl, expire_at, other=b"KEEPTTL" if keep_ttl else None),
         )  # fmt: skip

@@ -12,7 +12,7 @@ from kvclient.commands.base import Args, CommandSet, command
 from kvclient.commands.options import words
 
 if TYPE_CHECKING:
-    from kvclient.protocol import Key
+    from kvclient.protocol import Key, Name
 
 
 def _flush_mode(asynchronous: bool | None) -> Args:
@@ -95,7 +95,7 @@ class KeyCommands(CommandSet):
         """
         return (b"MOVE", key, db)
 
-    @command("SWAPDB", to.done)
+    @command("SWAPDB", to.done, whole=True)
     def swapdb(self, first: int, second: int) -> Args:
         """Exchange the contents of two databases.
 
@@ -103,7 +103,7 @@ class KeyCommands(CommandSet):
         """
         return (b"SWAPDB", first, second)
 
-    @command("RANDOMKEY", to.blob_or_none, safe=True)
+    @command("RANDOMKEY", to.blob_or_none, safe=True, whole=True)
     def randomkey(self) -> Args:
         """Return some key, or None if the database is empty.
 
@@ -111,22 +111,22 @@ class KeyCommands(CommandSet):
         """
         return (b"RANDOMKEY",)
 
-    @command("KEYS", to.blobs, safe=True)
-    def keys(self, pattern: Key = b"*") -> Args:
+    @command("KEYS", to.blobs, safe=True, whole=True)
+    def keys(self, pattern: Name = b"*") -> Args:
         """Return all keys that match a pattern. With many keys, iterate over the client or scan_iter() instead.
 
         Server command: KEYS.
         """
         return (b"KEYS", pattern)
 
-    @command("SCAN", to.scan_page, safe=True)
+    @command("SCAN", to.scan_page, safe=True, whole=True)
     def scan(
         self,
         cursor: int = 0,
         *,
-        match: Key | None = None,
+        match: Name | None = None,
         count: int | None = None,
-        type: Key | None = None,  # noqa: A002 - the server's word for it
+        type: Name | None = None,  # noqa: A002 - the server's word for it
     ) -> Args:
         """Return one page of the keys and the cursor of the next; scan_iter() does the turning of pages.
 
@@ -141,7 +141,7 @@ class KeyCommands(CommandSet):
         options = ((b"MATCH", match), (b"COUNT", count), (b"TYPE", type))
         return (b"SCAN", cursor, *(part for name, value in options if value is not None for part in (name, value)))
 
-    @command("DBSIZE", to.integer, safe=True)
+    @command("DBSIZE", to.integer, safe=True, whole=True)
     def dbsize(self) -> Args:
         """Return the number of keys.
 
@@ -149,7 +149,7 @@ class KeyCommands(CommandSet):
         """
         return (b"DBSIZE",)
 
-    @command("FLUSHDB", to.done)
+    @command("FLUSHDB", to.done, whole=True)
     def flushdb(self, *, asynchronous: bool | None = None) -> Args:
         """Delete all keys of this database; asynchronous says whether to free memory later (None: as configured).
 
@@ -157,7 +157,7 @@ class KeyCommands(CommandSet):
         """
         return (b"FLUSHDB", *_flush_mode(asynchronous))
 
-    @command("FLUSHALL", to.done)
+    @command("FLUSHALL", to.done, whole=True)
     def flushall(self, *, asynchronous: bool | None = None) -> Args:
         """Delete all keys of all databases; asynchronous as for flushdb().
 

@@ -6,12 +6,15 @@ Not here: whole commands.
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvclient.commands.base import Args
     from kvclient.protocol import Value
 
+T = TypeVar("T")
 Ttl: TypeAlias = int | float | dt.timedelta
 When: TypeAlias = int | float | dt.datetime
 
@@ -50,13 +53,16 @@ def expiry(ttl: Ttl | None, expire_at: When | None, *, other: bytes | None = Non
 
 
 def comparison(
-    equal: Value | None, not_equal: Value | None, digest: str | bytes | None, not_digest: str | bytes | None
+    pack: Callable[[T], Value],
+    equal: T | None,
+    not_equal: T | None,
+    digest: str | bytes | None,
+    not_digest: str | bytes | None,
 ) -> Args:
     """The option words for a condition about the present value; at most one may be given."""
-    given = [
-        (name, operand)
-        for name, operand in ((b"IFEQ", equal), (b"IFNE", not_equal), (b"IFDEQ", digest), (b"IFDNE", not_digest))
-        if operand is not None
+    given: list[tuple[bytes, Value]] = [
+        *((name, pack(value)) for name, value in ((b"IFEQ", equal), (b"IFNE", not_equal)) if value is not None),
+        *((name, value) for name, value in ((b"IFDEQ", digest), (b"IFDNE", not_digest)) if value is not None),
     ]
     if len(given) > 1:
         raise ValueError("give at most one of if_equal=, if_not_equal=, if_digest= and if_not_digest=")

@@ -11,14 +11,14 @@ from kvclient.commands import to
 from kvclient.commands.base import Args, CommandSet, command
 
 if TYPE_CHECKING:
-    from kvclient.protocol import Key, Value
+    from kvclient.protocol import Name, Value
 
 
 class PubSubCommands(CommandSet):
     """Commands that send messages to channels, and that count those who listen."""
 
     @command("PUBLISH", to.integer)
-    def publish(self, channel: Key, message: Value) -> Args:
+    def publish(self, channel: Name, message: Value) -> Args:
         """Send a message to everyone who listens to the channel; return to how many it went.
 
         Server command: PUBLISH.
@@ -26,7 +26,7 @@ class PubSubCommands(CommandSet):
         return (b"PUBLISH", channel, message)
 
     @command("SPUBLISH", to.integer)
-    def spublish(self, channel: Key, message: Value) -> Args:
+    def spublish(self, channel: Name, message: Value) -> Args:
         """Send a message to everyone who listens to the shard channel; return to how many it went.
 
         Server command: SPUBLISH.
@@ -34,7 +34,7 @@ class PubSubCommands(CommandSet):
         return (b"SPUBLISH", channel, message)
 
     @command("PUBSUB|CHANNELS", to.blobs, safe=True)
-    def pubsub_channels(self, pattern: Key | None = None) -> Args:
+    def pubsub_channels(self, pattern: Name | None = None) -> Args:
         """Return the channels that someone listens to, of those that match a glob pattern.
 
         Server command: PUBSUB CHANNELS.
@@ -42,7 +42,7 @@ class PubSubCommands(CommandSet):
         return (b"PUBSUB", b"CHANNELS") if pattern is None else (b"PUBSUB", b"CHANNELS", pattern)
 
     @command("PUBSUB|NUMSUB", to.counts, safe=True)
-    def pubsub_numsub(self, *channels: Key) -> Args:
+    def pubsub_numsub(self, *channels: Name) -> Args:
         """Return how many listen to each of the channels by its name.
 
         Server command: PUBSUB NUMSUB.
@@ -58,7 +58,7 @@ class PubSubCommands(CommandSet):
         return (b"PUBSUB", b"NUMPAT")
 
     @command("PUBSUB|SHARDCHANNELS", to.blobs, safe=True)
-    def pubsub_shardchannels(self, pattern: Key | None = None) -> Args:
+    def pubsub_shardchannels(self, pattern: Name | None = None) -> Args:
         """Return the shard channels that someone listens to, of those that match a glob pattern.
 
         Server command: PUBSUB SHARDCHANNELS.
@@ -66,7 +66,7 @@ class PubSubCommands(CommandSet):
         return (b"PUBSUB", b"SHARDCHANNELS") if pattern is None else (b"PUBSUB", b"SHARDCHANNELS", pattern)
 
     @command("PUBSUB|SHARDNUMSUB", to.counts, safe=True)
-    def pubsub_shardnumsub(self, *channels: Key) -> Args:
+    def pubsub_shardnumsub(self, *channels: Name) -> Args:
         """Return how many listen to each of the shard channels.
 
         Server command: PUBSUB SHARDNUMSUB.

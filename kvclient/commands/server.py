@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvclient.commands import to
 from kvclient.commands.base import Args, CommandSet, command
-from kvclient.protocol import Key, Value
+from kvclient.protocol import Name, Value
 
 if TYPE_CHECKING:
     from kvclient.commands.options import Ttl
 
-Settings: TypeAlias = Mapping[bytes, Value] | Mapping[str, Value] | Mapping[Key, Value]
+Settings: TypeAlias = Mapping[bytes, Value] | Mapping[str, Value] | Mapping[Name, Value]
 
 _LISTEN: Final = "use client.listen(), which has a connection of its own"
 _MONITOR: Final = "use client.monitor(), which has a connection of its own"
@@ -106,7 +106,7 @@ class ServerCommands(CommandSet):
         return (b"TIME",)
 
     @command("INFO", to.info, safe=True)
-    def info(self, *sections: Key) -> Args:
+    def info(self, *sections: Name) -> Args:
         """Return what the server reports about itself, as field names and values.
 
         Server command: INFO.
@@ -193,7 +193,7 @@ class ServerCommands(CommandSet):
         return (b"LOLWUT", *parameters)
 
     @command("HELP", to.text, safe=True)
-    def help(self, name: Key | None = None) -> Args:
+    def help(self, name: Name | None = None) -> Args:
         """Return kvserver's help, on one command if a name is given. Other servers have none.
 
         Server command: HELP.
@@ -259,7 +259,7 @@ class ServerCommands(CommandSet):
         return (b"CLIENT", b"INFO")
 
     @command("CLIENT|LIST", to.client_lines, safe=True)
-    def client_list(self, *, type: Key | None = None, ids: tuple[int, ...] = ()) -> Args:  # noqa: A002
+    def client_list(self, *, type: Name | None = None, ids: tuple[int, ...] = ()) -> Args:  # noqa: A002
         """Return what the server knows about each connection, or those of a type or with certain ids.
 
         Server command: CLIENT LIST.
@@ -273,10 +273,10 @@ class ServerCommands(CommandSet):
         self,
         *,
         id: int | None = None,  # noqa: A002 - the server's words for them
-        addr: Key | None = None,
-        laddr: Key | None = None,
-        type: Key | None = None,  # noqa: A002
-        user: Key | None = None,
+        addr: Name | None = None,
+        laddr: Name | None = None,
+        type: Name | None = None,  # noqa: A002
+        user: Name | None = None,
         maxage: int | None = None,
         skip_me: bool = True,
     ) -> Args:
@@ -327,7 +327,7 @@ class ServerCommands(CommandSet):
     # ---- CONFIG --------------------------------------------------------------------------------------------
 
     @command("CONFIG|GET", to.settings, safe=True)
-    def config_get(self, *patterns: Key) -> Args:
+    def config_get(self, *patterns: Name) -> Args:
         """Return the settings whose names match a pattern, and their values.
 
         Server command: CONFIG GET.
@@ -383,7 +383,7 @@ class IntrospectionCommands(CommandSet):
 
     @command("COMMAND|LIST", to.blobs, safe=True)
     def command_list(
-        self, *, module: Key | None = None, category: Key | None = None, pattern: Key | None = None
+        self, *, module: Name | None = None, category: Name | None = None, pattern: Name | None = None
     ) -> Args:
         """Return the commands' names: all, or those of a module, of a category, or matching a pattern.
 
@@ -394,7 +394,7 @@ class IntrospectionCommands(CommandSet):
         return (b"COMMAND", b"LIST", *((b"FILTERBY", *chosen) if chosen else ()))
 
     @command("COMMAND|INFO", to.array, safe=True)
-    def command_info(self, *names: Key) -> Args:
+    def command_info(self, *names: Name) -> Args:
         """Return what command() does, for some commands; None for an unknown one.
 
         Server command: COMMAND INFO.
@@ -402,7 +402,7 @@ class IntrospectionCommands(CommandSet):
         return (b"COMMAND", b"INFO", *names)
 
     @command("COMMAND|DOCS", to.table, safe=True)
-    def command_docs(self, *names: Key) -> Args:
+    def command_docs(self, *names: Name) -> Args:
         """Return the documentation of commands, by name.
 
         Server command: COMMAND DOCS.
@@ -410,7 +410,7 @@ class IntrospectionCommands(CommandSet):
         return (b"COMMAND", b"DOCS", *names)
 
     @command("COMMAND|GETKEYS", to.blobs, safe=True)
-    def command_getkeys(self, name: Key, *args: Value) -> Args:
+    def command_getkeys(self, name: Name, *args: Value) -> Args:
         """Return those arguments of a command that are keys.
 
         Server command: COMMAND GETKEYS.
@@ -418,7 +418,7 @@ class IntrospectionCommands(CommandSet):
         return (b"COMMAND", b"GETKEYS", name, *args)
 
     @command("COMMAND|GETKEYSANDFLAGS", to.array, safe=True)
-    def command_getkeysandflags(self, name: Key, *args: Value) -> Args:
+    def command_getkeysandflags(self, name: Name, *args: Value) -> Args:
         """Return those arguments of a command that are keys, each with what the command does to it.
 
         Server command: COMMAND GETKEYSANDFLAGS.

@@ -5,29 +5,30 @@ Not here: keys as such (keys.py), lifetimes as such (expiry.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic
 
 from kvclient.commands import to
-from kvclient.commands.base import Args, CommandSet, command
+from kvclient.commands.base import Args, CommandSet, command, value_command
 from kvclient.commands.options import comparison, expiry, words
-from kvclient.protocol import Key, Value
+from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvclient.commands.base import Items
     from kvclient.commands.options import Ttl, When
-
-# Mapping does not let dict[str, int] pass for Mapping[Key, Value], hence one alternative for each type of key.
-Items: TypeAlias = Mapping[bytes, Value] | Mapping[str, Value] | Mapping[Key, Value]
+    from kvclient.protocol import Key, Value
 
 
-def _flat(items: Items) -> Args:
-    return tuple(part for item in items.items() for part in item)
-
-
-class StringCommands(CommandSet):
+class StringCommands(CommandSet, Generic[In, Out]):
     """Commands that read and write string values."""
 
-    @command("GET", to.blob_or_none, safe=True)
+    _pack: Callable[[In], Value]
+
+    def _flat(self, items: Items[In]) -> Args:
+        return tuple(part for key, value in items.items() for part in (key, self._pack(value)))
+
+    @value_command("GET", to.One[Out](), safe=True)
     def get(self, key: Key) -> Args:
         """Return a key's value, or None if there is no such key.
 
@@ -39,15 +40,15 @@ class StringCommands(CommandSet):
     def set(
         self,
         key: Key,
-        value: Value,
+        value: In,
         *,
         ttl: Ttl | None = None,
         expire_at: When | None = None,
         keep_ttl: bool = False,
         if_absent: bool = False,
         if_present: bool = False,
-        if_equal: Value | None = None,
-        if_not_equal: Value | None = None,
+        if_equal: In | None = None,
+        if_not_equal: In | None = None,
         if_digest: str | bytes | None = None,
         if_not_digest: str | bytes | None = None,
     ) -> Args:
@@ -72,27 +73,27 @@ class StringCommands(CommandSet):
             ttl is expire_at is if_equal is if_not_equal is if_digest is if_not_digest is None
             and not (keep_ttl or if_absent or if_present)
         ):  # fmt: skip
-            return (b"SET", key, value)
+            return (b"SET", key, self._pack(value))
         return (
-            b"SET", key, value,
+            b"SET", key, self._pack(value),
             *words(NX=if_absent, XX=if_present),
-            *comparison(if_equal, if_not_equal, if_digest, if_not_digest),
+            *comparison(self._pack, if_equal, if_not_equal, if_digest, if_not_digest),
             *expiry(ttl, expire_at, other=b"KEEPTTL" if keep_ttl else None),
         )  # fmt: skip
 
-    @command("SET", to.blob_or_none)
+    @value_command("SET", to.One[Out]())
     def set_get(
         self,
         key: Key,
-        value: Value,
+        value: In,
         *,
         ttl: Ttl | None = None,
         expire_at: When | None = None,
         keep_ttl: bool = False,
         if_absent: bool = False,
         if_present: bool = False,
-        if_equal: Value | None = None,
-        if_not_equal: Value | None = None,
+        if_equal: In | None = None,
+        if_not_equal: In | None = None,
         if_digest: str | bytes | None = None,
         if_not_digest: str | bytes | None = None,
     ) -> Args:
@@ -101,22 +102,22 @@ class StringCommands(CommandSet):
         Server command: SET, with its option GET. The options are those of set().
         """
         return (
-            b"SET", key, value,
+            b"SET", key, self._pack(value),
             *words(NX=if_absent, XX=if_present),
-            *comparison(if_equal, if_not_equal, if_digest, if_not_digest),
+            *comparison(self._pack, if_equal, if_not_equal, if_digest, if_not_digest),
             b"GET",
             *expiry(ttl, expire_at, other=b"KEEPTTL" if keep_ttl else None),
         )  # fmt: skip
 
-    @command("GETSET", to.blob_or_none)
-    def getset(self, key: Key, value: Value) -> Args:
+    @value_command("GETSET", to.One[Out]())
+    def getset(self, key: Key, value: In) -> Args:
         """Store a value and return the one it replaced; set_get() does the same and more.
 
         Server command: GETSET.
         """
-        return (b"GETSET", key, value)
+        return (b"GETSET", key, self._pack(value))
 
-    @command("GETDEL", to.blob_or_none)
+    @value_command("GETDEL", to.One[Out]())
     def getdel(self, key: Key) -> Args:
         """Delete a key and return the value it had, or None.
 
@@ -124,7 +125,7 @@ class StringCommands(CommandSet):
         """
         return (b"GETDEL", key)
 
-    @command("GETEX", to.blob_or_none)
+    @value_command("GETEX", to.One[Out]())
     def getex(self, key: Key, *, ttl: Ttl | None = None, expire_at: When | None = None, persist: bool = False) -> Args:
         """Return a key's value, or None, and change its lifetime.
 
@@ -132,7 +133,7 @@ class StringCommands(CommandSet):
         """
         return (b"GETEX", key, *expiry(ttl, expire_at, other=b"PERSIST" if persist else None))
 
-    @command("MGET", to.blobs_or_none, safe=True)
+    @value_command("MGET", to.Many[Out](), safe=True)
     def mget(self, *keys: Key) -> Args:
         """Return the values of several keys in order, None for each that is missing.
 
@@ -141,44 +142,44 @@ class StringCommands(CommandSet):
         return (b"MGET", *keys)
 
     @command("MSET", to.done)
-    def mset(self, items: Items) -> Args:
+    def mset(self, items: Items[In]) -> Args:
         """Store several values at once: nobody sees only some of them.
 
         Server command: MSET.
         """
-        return (b"MSET", *_flat(items))
+        return (b"MSET", *self._flat(items))
 
     @command("MSETNX", to.flag)
-    def msetnx(self, items: Items) -> Args:
+    def msetnx(self, items: Items[In]) -> Args:
         """Store several values if none of the keys exists; return whether they were stored.
 
         Server command: MSETNX.
         """
-        return (b"MSETNX", *_flat(items))
+        return (b"MSETNX", *self._flat(items))
 
     @command("SETNX", to.flag)
-    def setnx(self, key: Key, value: Value) -> Args:
+    def setnx(self, key: Key, value: In) -> Args:
         """Store a value if there is no such key; return whether it was stored.
 
         Server command: SETNX.
         """
-        return (b"SETNX", key, value)
+        return (b"SETNX", key, self._pack(value))
 
     @command("SETEX", to.done)
-    def setex(self, key: Key, seconds: int, value: Value) -> Args:
+    def setex(self, key: Key, seconds: int, value: In) -> Args:
         """Store a value with a lifetime in whole seconds.
 
         Server command: SETEX.
         """
-        return (b"SETEX", key, seconds, value)
+        return (b"SETEX", key, seconds, self._pack(value))
 
     @command("PSETEX", to.done)
-    def psetex(self, key: Key, milliseconds: int, value: Value) -> Args:
+    def psetex(self, key: Key, milliseconds: int, value: In) -> Args:
         """Store a value with a lifetime in milliseconds.
 
         Server command: PSETEX.
         """
-        return (b"PSETEX", key, milliseconds, value)
+        return (b"PSETEX", key, milliseconds, self._pack(value))
 
     @command("APPEND", to.integer)
     def append(self, key: Key, value: Value) -> Args:

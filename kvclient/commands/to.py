@@ -9,12 +9,16 @@ Not here: what is sent.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from kvclient.errors import ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvclient.protocol import Reply
+
+X = TypeVar("X")
 
 
 def unexpected(reply: Reply, wanted: str) -> ProtocolError:
@@ -41,6 +45,22 @@ def blob_or_none(reply: Reply) -> bytes | None:
     if reply is None or isinstance(reply, bytes):
         return reply
     raise unexpected(reply, "a string or null")
+
+
+class One(Generic[X]):
+    """A value, unpacked by the serializer, or None for null."""
+
+    def __call__(self, reply: Reply, unpack: Callable[[bytes], X]) -> X | None:
+        """The result of a reply."""
+        return None if reply is None else unpack(blob(reply))
+
+
+class Many(Generic[X]):
+    """An array of values, unpacked by the serializer, and nulls."""
+
+    def __call__(self, reply: Reply, unpack: Callable[[bytes], X]) -> list[X | None]:
+        """The result of a reply."""
+        return [None if item is None else unpack(blob(item)) for item in array(reply)]
 
 
 def text(reply: Reply) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -112,7 +113,34 @@ def test_retrying_ends(fake: Make) -> None:
     with kvclient.connect(server.url) as kv:
         with pytest.raises(ConnectionLostError):
             kv.get("k")
-        assert server.accepted == 2
+        assert server.accepted == 4
+
+
+def test_it_is_tried_as_often_as_one_says(fake: Make) -> None:
+    server = fake(answering(b""))
+    with kvclient.connect(server.url, retries=0) as kv:
+        with pytest.raises(ConnectionLostError):
+            kv.get("k")
+        assert server.accepted == 1
+
+
+def test_no_pause_goes_beyond_the_deadline(fake: Make) -> None:
+    server = fake(answering(b""))
+    with kvclient.connect(server.url, retries=1000, timeout=0.3) as kv:
+        before = time.monotonic()
+        with pytest.raises((ConnectionLostError, CannotConnectError, CallTimeoutError)):
+            kv.get("k")
+        assert time.monotonic() - before < 0.6
+    assert 3 <= server.accepted < 20
+
+
+def test_a_server_that_loads_is_asked_again(fake: Make) -> None:
+    def loading(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(b"-LOADING the data is being loaded\r\n", b":1\r\n")
+
+    with kvclient.connect(fake(loading).url) as kv:
+        assert kv.incr("k") == 1  # an error says that nothing was done, so that even this may be asked again
 
 
 def test_a_late_reply_is_read_by_nobody(fake: Make) -> None:

@@ -149,8 +149,22 @@ def test_a_bug_in_a_converter_costs_the_connection_too(own_url: str) -> None:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            kv._run((b"PING",), broken, safe=True)
+            kv._submit((b"PING",), broken, safe=True, patience=None)
         assert kv.client_id() != first
+
+
+def test_connections_that_nobody_uses_are_closed(own_url: str) -> None:
+    with kvclient.connect(own_url, max_idle=0.05) as kv:
+        held = [kv._pool.take(soon()) for _ in range(3)]
+        for connection in held:
+            kv._pool.give(connection)
+        assert len(kv._pool) == 3
+        threading.Event().wait(0.06)
+        kv.ping()
+        kv.ping()
+        assert len(kv._pool) == 1
+        assert held[0].closed
+        assert held[1].closed
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -10,6 +10,11 @@ from pathlib import Path
 PROGRAM = """
 import kvclient
 import kvclient.aio
+import dataclasses
+
+@dataclasses.dataclass
+class User:
+    name: str = ""
 
 kv = kvclient.connect()
 p = kv.pipeline()
@@ -26,7 +31,22 @@ reveal_type(kv["k"])  # bytes
 reveal_type(list(kv))  # list[bytes]
 reveal_type(p.get("k").result())  # bytes | None
 reveal_type(p.exists("k"))  # kvclient.commands.base.Future[int]
+j = kv.typed(kvclient.serializers.model(User))
+reveal_type(j.get("k"))  # program.User | None
+reveal_type(j.mget("k"))  # list[program.User | None]
+reveal_type(j["k"])  # program.User
+reveal_type(j.pipeline().getdel("k").result())  # program.User | None
+reveal_type(j.ns("a:").set_get("k", User()))  # program.User | None
+reveal_type(j.get_or_set("k", User, ttl=5))  # program.User
+reveal_type(kvclient.connect(serializer=kvclient.serializers.TEXT).get("k"))  # str | None
+def any_client(client: kvclient.Client, users: kvclient.Client[User, User], batch: kvclient.Pipeline) -> None: ...
+any_client(kv, j, p)
+j.set("k", "text")  # error
+j.mset({"k": 1})  # error
+any_client(j, j, p)  # error
 async def main() -> None:
+    texts = kvclient.aio.connect(serializer=kvclient.serializers.TEXT)
+    reveal_type(await texts.get("k"))  # str | None
     akv = await kvclient.aio.connect()
     reveal_type(await akv.get("k"))  # bytes | None
     reveal_type(await akv.mget("a", "b"))  # list[bytes | None]

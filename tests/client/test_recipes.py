@@ -11,6 +11,7 @@ import pytest
 
 import kvclient
 import kvclient.aio
+from kvclient import serializers
 from kvclient.errors import CallTimeoutError, LockLostError, LockTimeoutError, ServerError, UnknownCommandError
 from kvclient.protocol import Reply
 from kvclient.recipes.caching import get_or_set
@@ -248,9 +249,18 @@ def test_an_exception_lets_the_next_one_compute(client: kvclient.Client) -> None
     with pytest.raises(ZeroDivisionError):
         client.get_or_set("k", lambda: b"%d" % (1 // 0), ttl=100)
     assert client.get_or_set("k", lambda: b"value", ttl=100) == b"value"
-    with pytest.raises(TypeError, match="must be bytes, not str"):
-        client.get_or_set("other", lambda: "text", ttl=100)  # type: ignore[arg-type,return-value]
+    with pytest.raises(TypeError, match="cannot send a NoneType"):
+        client.get_or_set("other", lambda: None, ttl=100)  # type: ignore[arg-type,return-value]
     assert client.keys() == [b"k"]
+
+
+def test_within_a_namespace(client: kvclient.Client) -> None:
+    numbers = client.ns("n:").typed(serializers.JSON)
+    assert numbers.get_or_set("k", lambda: (1, 2), ttl=100) == [1, 2]  # as everybody will see it
+    with numbers.lock("l"):
+        assert set(client) == {b"n:k", b"n:l", b"n:l:fence"}
+    assert numbers.rate_limit("r", 1, per=60)
+    assert client.exists("n:r")
 
 
 def test_somebody_who_never_finishes(client: kvclient.Client) -> None:
