@@ -16,10 +16,11 @@ from kvclient.connection import Connection
 from kvclient.errors import BadURLError, CommandRefusedError, KVError, ServerError, UnpackError
 from kvclient.listening import Monitor, Subscription
 from kvclient.locking import Lock
+from kvclient.once import Once
 from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner, Pipeline
 from kvclient.pool import Pool
 from kvclient.protocol import encode_command, to_bytes
-from kvclient.recipes.caching import get_or_set
+from kvclient.recipes.caching import Cache
 from kvclient.recipes.limits import use
 from kvclient.recipes.locks import LockRecipes
 from kvclient.recipes.steps import Ask, Call, Pause, Together, run
@@ -126,6 +127,7 @@ class Client(Commands[In, Out], Direct[In, Out]):
         context = tls if tls is not None or not options.tls else tls_context(options)
         self._context = context
         self._pool = Pool(lambda: Connection(options, context), options.max_connections, options.max_idle)
+        self._cache = Cache(_monotonic)
 
     def __repr__(self) -> str:
         within = f" in {self._prefix.decode()!r}" if self._prefix else ""
@@ -143,11 +145,21 @@ class Client(Commands[In, Out], Direct[In, Out]):
         Whatever takes keys is within the namespace: commands, pipelines, transactions, locks, iteration. Commands
         about all keys, such as flushdb(), and execute() raise CommandRefusedError. Channels have no prefix.
         """
-        return self._view(self._serializer, self._prefix + prefix.encode())
+        return self._view(self.serializer, self._prefix + prefix.encode())
 
     def typed(self, serializer: Serializer[T, X]) -> Client[T, X]:
         """The same keys, with values of other types; see kvclient.serializers. It shares the connections."""
         return self._view(serializer, self._prefix)
+
+    @property
+    def once(self) -> Once[In, Out]:
+        """The same commands, each applied once, however often the connection is lost: for incr() and its like.
+
+            client.once.incr("visits")  # asked again until it is answered, within the timeout
+
+        Needs kvserver; CommandRefusedError with other servers, and nothing is done. Server command: KV.ONCE.
+        """
+        return Once(self, self._prefix)
 
     @property
     def _everything(self) -> Client:
@@ -176,23 +188,25 @@ class Client(Commands[In, Out], Direct[In, Out]):
         refuse_connection_commands(args)
         if self._prefix:
             raise CommandRefusedError(NOT_IN_A_NAMESPACE)
-        return self._run(encode_command(args), to.anything, False, self._timeout if timeout is None else timeout)
+        return self.run(encode_command(args), to.anything, False, self._timeout if timeout is None else timeout)
 
     def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
         timeout = self._timeout if patience is None else self._timeout + patience
-        return self._run(encode_command(words), convert, safe, timeout)
+        return self.run(encode_command(words), convert, safe, timeout)
 
-    def _run(self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float) -> T:
-        """Send one command and convert its reply; again if it failed and that cannot apply it twice."""
+    def run(
+        self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int | None = None
+    ) -> T:
+        """Send one command and convert its reply; again if it failed and that cannot apply it twice. Not for users."""
         deadline = _monotonic() + timeout
+        retries = self.options.retries if retries is None else retries
         attempt = 1
         while True:
             try:
                 return self._attempt(payload, convert, deadline)
             except KVError as error:
-                pause = pause_before_retry(
-                    error, attempt, safe=safe, retries=self.options.retries, left=deadline - _monotonic()
-                )
+                left = deadline - _monotonic()
+                pause = pause_before_retry(error, attempt, safe=safe, retries=retries, left=left)
                 if pause is None:
                     raise
             self._pool.pause(pause)
@@ -219,7 +233,7 @@ class Client(Commands[In, Out], Direct[In, Out]):
 
     def _manner(self, timeout: float | None, *, raise_errors: bool = True) -> Manner[In, Out]:
         seconds = self._timeout if timeout is None else timeout
-        return Manner(self._serializer, self._prefix, seconds, self.options.retries, raise_errors)
+        return Manner(self.serializer, self._prefix, seconds, self.options.retries, raise_errors)
 
     def pipeline(self, *, raise_errors: bool = True, timeout: float | None = None) -> Pipeline[In, Out]:
         """Collect commands in a with block and send them together at its end.
@@ -303,21 +317,30 @@ class Client(Commands[In, Out], Direct[In, Out]):
         return self._follow(use(self._prefix + to_bytes(key), limit, per))
 
     def get_or_set(
-        self, key: str, compute: Callable[[], In], *, ttl: float, stale: float = 0, lease: float = 10
+        self,
+        key: str,
+        compute: Callable[[], In],
+        *,
+        ttl: float,
+        stale: float = 0,
+        early: float = 0,
+        lease: float = 10,
     ) -> Out:
         """The value of a key; if there is none, compute() it and store it, one caller at a time.
 
         Args:
-            key: the key; who computes holds another, key + ":lease".
+            key: the key. With other servers than kvserver, who computes holds another, key + ":lease".
             compute: gives the value.
             ttl: seconds after which the value is computed anew.
             stale: seconds for which the old one will do for everybody else, while one caller computes.
+            early: seconds before the ttl's end from which one caller computes ahead, so that nobody has to wait. If
+                that fails, it gets the value there is.
             lease: seconds that computing may take; after them another caller begins.
 
         Raises:
             CallTimeoutError: others were computing all the time, twice the lease, and no value came.
         """
-        recipe = get_or_set(self._name(key), ttl, stale, lease, _monotonic)
+        recipe = self._cache.get_or_set(self._name(key), ttl=ttl, stale=stale, early=early, lease=lease)
         return self._unpack(self._follow(recipe, lambda: to_bytes(self._pack(compute()))))
 
     def _name(self, key: str) -> str:

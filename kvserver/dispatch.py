@@ -17,7 +17,7 @@ from kvserver import errors
 from kvserver.access.rules import Denial, Reason
 from kvserver.commands import COMMANDS
 from kvserver.commands.acl import denied, deny
-from kvserver.commands.needs import needs_of
+from kvserver.commands.needs import all_needs
 from kvserver.commands.registry import DIRECT, Command, Flags, find, key_places
 from kvserver.observe.log import get_logger
 from kvserver.observe.stats import End
@@ -247,7 +247,8 @@ def _denial(session: Session, command: Command, words: list[bytes]) -> Denial | 
     permissions = session.user.permissions
     if permissions.is_unlimited or Flags.NO_AUTH in command.flags or session.recovering:
         return None
-    return permissions.denial(needs_of(command, words, session))
+    denials = (permissions.denial(needs) for needs in all_needs(command, words, session))
+    return next((denial for denial in denials if denial is not None), None)
 
 
 _NO_LONGER = {

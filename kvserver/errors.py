@@ -74,6 +74,12 @@ NO_LUA = (
     "of those"
 )
 BAD_NUMKEYS = "ERR invalid numkeys value or out of range"
+BAD_LEASE = "ERR a lease lasts from 1 to 86400000 milliseconds, and a value is stale from 0 on"
+TOO_MANY_LEASES = "ERR too many leases are held: give them a shorter time"
+BAD_TOKEN = "ERR a token has 1 to 128 bytes, and an outcome is kept for 1 to 86400000 milliseconds"
+TOKEN_REUSED = "ERR this token was used for another command: use a new one for each"
+NOT_FOR_ONCE = "ERR KV.ONCE runs commands that change keys, and others may simply be sent again"
+TOO_MANY_OUTCOMES = "ERR too many outcomes are being kept: give them a shorter time, or raise once-max-outcomes"
 NO_DIGEST = "ERR digests need the Python package xxhash on the server: pip install 'kvserver[digest]'"
 NOT_A_DIGEST = "ERR a digest has exactly 16 hexadecimal digits"
 BOUNDS_CROSSED = "ERR LBOUND must not exceed UBOUND"

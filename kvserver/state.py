@@ -125,6 +125,7 @@ class State:
             arguments=config.max_arguments, bulk=config.max_bulk_length, command=config.max_command_length
         )
         self.keyspace.max_value = config.max_bulk_length
+        self.keyspace.outcomes.most = config.once_max_outcomes
         if self.persistence is not None or not config.data_dir:  # not while the data is being loaded
             self.keyspace.eviction.configure(config.maxmemory, config.maxmemory_policy)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from kvclient.aio.listening import AsyncSubscription, named
 from kvclient.aio.locking import AsyncLock
+from kvclient.aio.once import AsyncOnce
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.aio.pool import AsyncPool
 from kvclient.aio.transaction import AsyncTransaction, watching
@@ -21,7 +22,7 @@ from kvclient.commands.base import Awaited
 from kvclient.errors import CommandRefusedError, KVError, ServerError
 from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner
 from kvclient.protocol import encode_command, to_bytes
-from kvclient.recipes.caching import get_or_set
+from kvclient.recipes.caching import Cache
 from kvclient.recipes.limits import use
 from kvclient.recipes.locks import LockRecipes
 from kvclient.recipes.steps import Ask, Call, Pause, Together, run_async
@@ -107,6 +108,7 @@ class AsyncClient(Commands[In, Out], Awaited[In, Out]):
         self._timeout = options.timeout
         self._tls = tls if tls is not None or not options.tls else tls_context(options)
         self._pool = AsyncPool(options, self._tls)
+        self._cache = Cache(_monotonic)
 
     def __repr__(self) -> str:
         within = f" in {self._prefix.decode()!r}" if self._prefix else ""
@@ -116,11 +118,16 @@ class AsyncClient(Commands[In, Out], Awaited[In, Out]):
 
     def ns(self, prefix: str) -> AsyncClient[In, Out]:
         """The keys that begin with a prefix, as a client that knows them without it. See Client.ns()."""
-        return self._view(self._serializer, self._prefix + prefix.encode())
+        return self._view(self.serializer, self._prefix + prefix.encode())
 
     def typed(self, serializer: Serializer[T, X]) -> AsyncClient[T, X]:
         """The same keys, with values of other types. See Client.typed()."""
         return self._view(serializer, self._prefix)
+
+    @property
+    def once(self) -> AsyncOnce[In, Out]:
+        """The same commands, each applied once, however often the connection is lost. See Client.once."""
+        return AsyncOnce(self, self._prefix)
 
     @property
     def _everything(self) -> AsyncClient:
@@ -144,19 +151,22 @@ class AsyncClient(Commands[In, Out], Awaited[In, Out]):
         if self._prefix:
             raise CommandRefusedError(NOT_IN_A_NAMESPACE)
         seconds = self._timeout if timeout is None else timeout
-        return await self._run(encode_command(args), to.anything, False, seconds)
+        return await self.run(encode_command(args), to.anything, False, seconds)
 
     def _submit(
         self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None
     ) -> Coroutine[object, object, T]:
         if patience is None:
-            return self._run(encode_command(words), convert, safe, self._timeout)
+            return self.run(encode_command(words), convert, safe, self._timeout)
         return self._run_apart(words, convert, self._timeout + patience)
 
-    async def _run(self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float) -> T:
-        """Send one command and convert its reply; again if it failed and that cannot apply it twice."""
+    async def run(
+        self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int | None = None
+    ) -> T:
+        """Send one command and convert its reply; again if it failed and that cannot apply it twice. Not for users."""
         pool = self._pool
         deadline = _monotonic() + timeout
+        retries = self.options.retries if retries is None else retries
         attempt = 1
         while True:
             try:
@@ -167,9 +177,8 @@ class AsyncClient(Commands[In, Out], Awaited[In, Out]):
                 if isinstance(reply, ServerError):
                     raise reply
             except KVError as error:
-                pause = pause_before_retry(
-                    error, attempt, safe=safe, retries=self.options.retries, left=deadline - _monotonic()
-                )
+                left = deadline - _monotonic()
+                pause = pause_before_retry(error, attempt, safe=safe, retries=retries, left=left)
                 if pause is None:
                     raise
             else:
@@ -197,7 +206,7 @@ class AsyncClient(Commands[In, Out], Awaited[In, Out]):
 
     def _manner(self, timeout: float | None, *, raise_errors: bool = True) -> Manner[In, Out]:
         seconds = self._timeout if timeout is None else timeout
-        return Manner(self._serializer, self._prefix, seconds, self.options.retries, raise_errors)
+        return Manner(self.serializer, self._prefix, seconds, self.options.retries, raise_errors)
 
     @overload
     def transaction(self, *, timeout: float | None = None) -> AsyncTransaction[In, Out]: ...
@@ -250,7 +259,14 @@ class AsyncClient(Commands[In, Out], Awaited[In, Out]):
         return await self._follow(use(self._prefix + to_bytes(key), limit, per))
 
     async def get_or_set(
-        self, key: str, compute: Callable[[], Awaitable[In]], *, ttl: float, stale: float = 0, lease: float = 10
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[In]],
+        *,
+        ttl: float,
+        stale: float = 0,
+        early: float = 0,
+        lease: float = 10,
     ) -> Out:
         """The value of a key; if there is none, await compute() and store it. See Client.get_or_set().
 
@@ -261,7 +277,7 @@ class AsyncClient(Commands[In, Out], Awaited[In, Out]):
         async def computed() -> bytes:
             return to_bytes(self._pack(await compute()))
 
-        recipe = get_or_set(self._name(key), ttl, stale, lease, _monotonic)
+        recipe = self._cache.get_or_set(self._name(key), ttl=ttl, stale=stale, early=early, lease=lease)
         return self._unpack(await self._follow(recipe, computed))
 
     def _name(self, key: str) -> str:

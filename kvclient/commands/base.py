@@ -123,7 +123,7 @@ class Face(Generic[In, Out]):
     """A kind of object that commands are called on."""
 
     def __init__(self, serializer: Serializer[In, Out], prefix: bytes = b"") -> None:
-        self._serializer = serializer
+        self.serializer = serializer
         self._pack = serializer.pack
         self._unpack = serializer.unpack
         self._prefix = prefix  # of the namespace; b"" outside of one
@@ -198,7 +198,7 @@ class Command(Generic[S, P, T]):
         unpacks: whether `convert` also takes what makes a value of bytes.
         safe: True if running it twice is as good as once, whoever else is writing: it only reads.
         patience: seconds that the server may take by design, read from the arguments; added to the deadline.
-        whole: True if it is about all keys of a database.
+        whole: True if it is about all keys of a database, or nobody knows which.
     """
 
     def __init__(
@@ -231,11 +231,11 @@ class Command(Generic[S, P, T]):
         """The arguments of a call with a prefix to all keys.
 
         Raises:
-            CommandRefusedError: the command is about all keys, whatever their prefix.
+            CommandRefusedError: the command is marked `whole`.
         """
         if self.whole:
             name = self.name.replace("|", " ")
-            raise CommandRefusedError(f"{name} is about the whole database: call it outside of the namespace")
+            raise CommandRefusedError(f"{name} knows nothing of namespaces: call it outside of the namespace")
         places = self._places
         args = tuple(
             [_prefixed(prefix, arg) if min(at, places.rest) in places.positions else arg for at, arg in enumerate(args)]

@@ -79,6 +79,40 @@ class ConditionalCommands(CommandSet, Generic[In, Out]):
             *expiry(ttl, expire_at, other=b"KEEPTTL" if keep_ttl else None),
         )  # fmt: skip
 
+    @command("KV.GETL", to.anything)
+    def getl(self, key: Key, milliseconds: int, *, stale: int | None = None) -> Args:
+        """Return a value, its time to live, and a lease to compute a new one; get_or_set() does the whole.
+
+        Server command: KV.GETL (kvserver). The reply is a list of three: the value or None; milliseconds to live, -1
+        for ever, -2 without a value; the lease for setl(), or None. A value with `stale` milliseconds to live or fewer
+        is old.
+        """
+        return (b"KV.GETL", key, milliseconds, *(() if stale is None else (b"STALE", stale)))
+
+    @command("KV.SETL", to.done_or_not)
+    def setl(
+        self,
+        key: Key,
+        lease: int,
+        value: Value | None = None,
+        *,
+        ttl: Ttl | None = None,
+        expire_at: When | None = None,
+    ) -> Args:
+        """Store a value if the lease that getl() gave still holds, and end it; return whether it did.
+
+        Server command: KV.SETL (kvserver). Without a value it only ends the lease. ttl and expire_at as for set().
+        """
+        return (b"KV.SETL", key, lease, *(() if value is None else (value, *expiry(ttl, expire_at))))
+
+    @command("KV.ONCE", to.anything, whole=True)
+    def kv_once(self, token: str | bytes, milliseconds: int, *words: Value) -> Args:
+        """Run a command, word by word, unless it was run with this token before; return its reply either way.
+
+        Server command: KV.ONCE (kvserver). Client.once does this with tokens of its own, for every typed command.
+        """
+        return (b"KV.ONCE", token, milliseconds, *words)
+
     @command("INCREX", to.pair_of_integers)
     def increx(
         self,

@@ -1,8 +1,12 @@
 """A value that is computed when it is missing, by one caller at a time.
 
 The value's own key tells how old it is: it lives for ttl + stale seconds, so it is fresh while more than `stale` of
-them are left. Who finds it missing or no longer fresh takes a lease, a key beside it that only one caller gets and that
-ends by itself. That one computes; the others take the old value meanwhile, or wait for the new one if there is none.
+them are left, and due when no more than `early` of its ttl are. Who finds it missing or due takes a lease that only one
+caller gets and that ends by itself. That one computes; the others take the value there is, or wait if there is none.
+
+kvserver gives leases itself (KV.GETL), in one round trip, and voids one when the key is set or deleted meanwhile: what
+was computed from older data is then not stored. With other servers the lease is a key beside the value's, and the
+caller who deletes a value while it is being computed may see the older one stored.
 
 Not here: how values become bytes.
 """
@@ -10,9 +14,9 @@ Not here: how values become bytes.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kvclient.errors import CallTimeoutError, ProtocolError
+from kvclient.errors import CallTimeoutError, ProtocolError, UnknownCommandError
 from kvclient.recipes.steps import Ask, Call, Pause, Together
 from kvclient.recipes.tokens import delete_if_owned
 
@@ -25,70 +29,135 @@ if TYPE_CHECKING:
 _PAUSE: Final = 0.02  # seconds between looks at a value that somebody else computes
 
 
-def get_or_set(key: str, ttl: float, stale: float, lease: float, now: Callable[[], float]) -> Recipe[bytes]:
-    """The value of a key, computed (by a Call step) and stored if it is missing or too old.
+class _Found(NamedTuple):
+    """What a look has found.
+
+    Attributes:
+        value: the value, if there is one.
+        left: its milliseconds to live; -1 for ever.
+        lease: what the caller holds, if it is the one to compute.
+    """
+
+    value: bytes | None
+    left: int
+    lease: bytes | int | None
+
+
+class Cache:
+    """How values are cached on one server. What it learns of the server, that it has no leases, it remembers.
 
     Args:
-        key: the key; the lease is beside it, at key + ":lease".
-        ttl: seconds for which a value is fresh.
-        stale: seconds for which an old one will do, while somebody computes a new one.
-        lease: seconds that computing may take; then another caller may begin.
         now: monotonic seconds.
-
-    Raises:
-        CallTimeoutError: others had the lease for too long, and no value came.
     """
-    if ttl <= 0 or stale < 0 or lease <= 0:
-        raise ValueError("ttl and lease must be positive, and stale not negative")
-    token = secrets.token_hex(16).encode()
-    look = ((b"GET", key), (b"PTTL", key))
-    take = (b"SET", f"{key}:lease", token, b"NX", b"PX", max(1, int(lease * 1000)))
-    deadline = now() + 2 * lease
-    while True:
-        value, is_fresh = _judge((yield Together(look)), stale)
-        if value is not None and is_fresh:
-            return value
-        # With another look: somebody may have had the lease, stored a value and given it back since the first.
-        taken, *seen = _list((yield Together((take, *look))))
-        value, is_fresh = _judge(seen, stale)
-        if taken is not None:
-            if value is not None and is_fresh:
-                yield from delete_if_owned(f"{key}:lease", token)
-                return value
-            return (yield from _compute(key, ttl + stale, token))
-        if value is not None:
-            return value
-        if now() > deadline:
-            raise CallTimeoutError(f"nobody computed the value of {key!r} in time: give a longer lease=", applied="no")
-        yield Pause(_PAUSE)
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._has_leases = True  # until the server says otherwise
+
+    def get_or_set(self, key: str, *, ttl: float, stale: float, early: float, lease: float) -> Recipe[bytes]:
+        """The value of a key, computed (by a Call step) and stored if it is missing or due.
+
+        Args:
+            key: the key.
+            ttl: seconds for which a value is fresh.
+            stale: seconds for which an old one will do, while somebody computes a new one.
+            early: seconds before its end from which one caller computes a new one.
+            lease: seconds that computing may take; then another caller may begin.
+
+        Raises:
+            CallTimeoutError: others had the lease for too long, and no value came.
+        """
+        if ttl <= 0 or stale < 0 or lease <= 0 or not 0 <= early < ttl:
+            raise ValueError("ttl and lease must be positive, stale not negative, and early less than ttl")
+        duration, due = max(1, int(lease * 1000)), int((stale + early) * 1000)
+        deadline = self._now() + 2 * lease
+        while True:
+            found = yield from self._look(key, duration, due)
+            if found.lease is not None:
+                is_fresh = found.value is not None and found.left > stale * 1000
+                return (yield from self._compute(key, ttl + stale, found, is_fresh=is_fresh))
+            if found.value is not None:
+                return found.value
+            if self._now() > deadline:
+                message = f"nobody computed the value of {key!r} in time: give a longer lease="
+                raise CallTimeoutError(message, applied="no")
+            yield Pause(_PAUSE)
+
+    def _compute(self, key: str, lifetime: float, found: _Found, *, is_fresh: bool) -> Recipe[bytes]:
+        """Compute and store, with the lease held; give it back in any case."""
+        assert found.lease is not None
+        try:
+            value = yield Call()
+            if not isinstance(value, bytes):
+                raise TypeError(f"the value of {key!r} must be bytes, not {type(value).__name__}")
+        except Exception:
+            yield from self._give_back(key, found.lease)
+            if is_fresh and found.value is not None:  # it was only early, and the next caller may have better luck
+                return found.value
+            raise
+        yield from self._store(key, value, max(1, int(lifetime * 1000)), found.lease)
+        return value
+
+    # ---- the server's leases, or keys that stand for them --------------------------------------------------
+
+    def _look(self, key: str, duration: int, due: int) -> Recipe[_Found]:
+        """Look, and take the lease if it is to be had and the value is missing or due."""
+        if self._has_leases:
+            try:
+                reply = yield Ask((b"KV.GETL", key, duration, b"STALE", due))
+            except UnknownCommandError:
+                self._has_leases = False
+            else:
+                match reply:
+                    case [bytes() | None as value, int(left), int() | None as lease]:
+                        return _Found(value, left, lease)
+                raise ProtocolError("the server answered KV.GETL with something else")
+        value, left = _value_and_ttl((yield Together(((b"GET", key), (b"PTTL", key)))))
+        if value is not None and (left == -1 or left > due):
+            return _Found(value, left, None)
+        return (yield from self._take_key(key, duration, due))
+
+    @staticmethod
+    def _take_key(key: str, duration: int, due: int) -> Recipe[_Found]:
+        """Take the lease as a key of its own, with another look: somebody may have stored a value since the first."""
+        token = secrets.token_hex(16).encode()
+        take = (b"SET", _beside(key), token, b"NX", b"PX", duration)
+        reply = yield Together((take, (b"GET", key), (b"PTTL", key)))
+        if not isinstance(reply, list):
+            raise ProtocolError("the server answered a transaction with something else")
+        taken, *seen = reply
+        value, left = _value_and_ttl(seen)
+        if taken is None:
+            return _Found(value, left, None)
+        if value is not None and (left == -1 or left > due):
+            yield from delete_if_owned(_beside(key), token)
+            return _Found(value, left, None)
+        return _Found(value, left, token)
+
+    @staticmethod
+    def _store(key: str, value: bytes, lifetime: int, lease: bytes | int) -> Recipe[None]:
+        if isinstance(lease, int):
+            yield Ask((b"KV.SETL", key, lease, value, b"PX", lifetime))
+            return
+        try:
+            yield Ask((b"SET", key, value, b"PX", lifetime))
+        finally:
+            yield from delete_if_owned(_beside(key), lease)
+
+    @staticmethod
+    def _give_back(key: str, lease: bytes | int) -> Recipe[None]:
+        if isinstance(lease, int):
+            yield Ask((b"KV.SETL", key, lease))
+        else:
+            yield from delete_if_owned(_beside(key), lease)
 
 
-def _compute(key: str, lifetime: float, token: bytes) -> Recipe[bytes]:
-    """Compute and store, with the lease held; give it back in any case."""
-    lease = f"{key}:lease"
-    try:
-        value = yield Call()
-        if not isinstance(value, bytes):
-            raise TypeError(f"the value of {key!r} must be bytes, not {type(value).__name__}")
-        yield Ask((b"SET", key, value, b"PX", max(1, int(lifetime * 1000))))
-    except Exception:
-        yield from delete_if_owned(lease, token)
-        raise
-    yield from delete_if_owned(lease, token)
-    return value
+def _beside(key: str) -> str:
+    return f"{key}:lease"
 
 
-def _judge(reply: Reply, stale: float) -> tuple[bytes | None, bool]:
-    """A value, if there is one, and whether it is fresh."""
+def _value_and_ttl(reply: Reply) -> tuple[bytes | None, int]:
     match reply:
-        case [bytes(value), int(left)]:
-            return value, left == -1 or left > stale * 1000
-        case [None, int()]:
-            return None, False
+        case [bytes() | None as value, int(left)]:
+            return value, left
     raise ProtocolError("the server answered GET and PTTL with something else")
-
-
-def _list(reply: Reply) -> list[Reply]:
-    if not isinstance(reply, list):
-        raise ProtocolError("the server answered a transaction with something else")
-    return reply

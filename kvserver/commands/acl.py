@@ -12,7 +12,7 @@ from kvserver.access.users import DEFAULT, AccessFileError, UnusableRuleError, U
 from kvserver.commands.arguments import as_integer
 from kvserver.commands.client import describe
 from kvserver.commands.containers import add_help
-from kvserver.commands.needs import CATALOGUE, CATEGORIES, categories, needs_of
+from kvserver.commands.needs import CATALOGUE, CATEGORIES, all_needs, categories
 from kvserver.commands.registry import COMMANDS, Flags, Group, Runs, command, every, find
 from kvserver.protocol.replies import OK, Error, Reply, Set, SimpleString
 from kvserver.session import Kind, Session
@@ -196,8 +196,10 @@ def acl_dryrun(session: Session, name: bytes, *words: bytes) -> Reply:
         raise errors.wrong_arity(entry.name)
     if Flags.NO_AUTH in entry.flags:
         return OK
-    denial = user.permissions.denial(needs_of(entry, words, session))
-    return OK if denial is None else _why_not(user, denial)
+    for needs in all_needs(entry, words, session):
+        if (denial := user.permissions.denial(needs)) is not None:
+            return _why_not(user, denial)
+    return OK
 
 
 def _why_not(user: User, denial: Denial) -> bytes:

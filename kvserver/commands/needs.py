@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from kvserver.access.rules import Needs
 from kvserver.commands.arguments import as_integer
-from kvserver.commands.registry import COMMANDS, Command, Flags, Group, key_places, named
+from kvserver.commands.registry import COMMANDS, Command, Flags, Group, find, key_places, named
 from kvserver.protocol.replies import Error
 from kvserver.session import Session
 
@@ -76,8 +76,16 @@ def _access_by_options(name: str, words: Sequence[bytes]) -> str:
     return "RO access"
 
 
+def all_needs(entry: Command, words: Sequence[bytes], session: Session) -> list[Needs]:
+    """What must be allowed for a command: what it needs, and what one that it is to run needs (KV.ONCE)."""
+    needs = [needs_of(entry, words, session)]
+    if entry.name == "kv.once" and (inner := find(COMMANDS, words[3])) is not None:
+        needs.append(needs_of(inner, words[3:], session))
+    return needs
+
+
 def needs_of(entry: Command, words: Sequence[bytes], session: Session) -> Needs:
-    """What a command must be allowed to do.
+    """What one command must be allowed to do.
 
     Wrong arguments need nothing: the command is an error then, and does nothing.
     """

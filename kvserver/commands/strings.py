@@ -97,8 +97,7 @@ def getset(db: Database, key: bytes, value: bytes) -> bytes | None:
 def getdel(db: Database, key: bytes) -> bytes | None:
     """Returns the value of a key and deletes the key."""
     value = db.get(key)
-    if value is not None:
-        db.remove(key)
+    db.remove(key)  # also if there is nothing to delete: it voids a lease
     return value
 
 

@@ -262,6 +262,13 @@ class Config:
         redis="latency-monitor-threshold",
         live=True,
     )
+    once_max_outcomes: int = _option(
+        100_000,
+        count(0, 2**31 - 1),
+        "How many outcomes KV.ONCE keeps at a time, of some 300 bytes each; more commands are refused. They are not "
+        "evicted when memory is limited.",
+        live=True,
+    )
     data_dir: str = _option(
         "",
         PATH,

@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping
 from sys import getsizeof
 from typing import TYPE_CHECKING, Protocol
 
+from kvserver.store.outcomes import PREFIX
+
 if TYPE_CHECKING:
     from kvserver.store.memory import Database, Keyspace
 
@@ -292,7 +294,7 @@ class Eviction:
             if key is None:
                 crowd.remove(database)
                 database.weigh_policy()
-            else:
+            elif not key.startswith(PREFIX):  # an outcome stays until it ends; its turn does not come again
                 database.evict(key)
                 self.evicted += 1
         keyspace.expiry.wake.set()  # its thread goes on with the rest

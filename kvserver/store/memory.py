@@ -24,8 +24,10 @@ from sys import getsizeof
 
 from kvserver.store.eviction import Eviction, Policy
 from kvserver.store.expiry import ExpiryQueue
+from kvserver.store.leases import Leases
 from kvserver.store.lock import Lock, RecordingLock
 from kvserver.store.observers import Listener, Recorder
+from kvserver.store.outcomes import Outcomes
 from kvserver.store.scan import Snapshot
 
 TABLE_BYTES = 48
@@ -91,6 +93,7 @@ class Keyspace:
         # Access times exist once someone has asked for one, so that reading costs nothing until then.
         self.accessed: dict[tuple[Database, bytes], int] | None = None
         self.eviction = Eviction(self)
+        self.outcomes = Outcomes()
         self.observed = False  # uses of keys are noted, or memory is limited: nobody else pays for either
         self.touching = True  # false while a client with NO-TOUCH runs a command
         self.hits = self.misses = self.expired = 0
@@ -142,7 +145,8 @@ class Database:
     """One numbered database: keys to values, and the deadlines of those keys that have one."""
 
     __slots__ = (
-        "data_bytes", "deadlines", "index", "keyspace", "newest", "policy", "policy_bytes", "snapshot", "values",
+        "data_bytes", "deadlines", "index", "keyspace", "leases", "newest", "policy", "policy_bytes", "snapshot",
+        "values",
     )  # fmt: skip
 
     def __init__(self, keyspace: Keyspace, index: int) -> None:
@@ -154,6 +158,7 @@ class Database:
         self.newest = 0  # its number in the order they were taken in, also once it has been dropped
         self.policy: Policy | None = None  # which key goes first, while memory is limited
         self.data_bytes = self.policy_bytes = 0  # as the keyspace's, which are the sums
+        self.leases = Leases()
 
     # Reading
 
@@ -258,6 +263,8 @@ class Database:
             self._grow(-DEADLINE_BYTES)
         if before is None or len(before) != len(value):  # a value of the same length, as a counter's, is quickest
             self._weigh_change(key, before, value)
+        if self.leases:
+            self.leases.pop(key, None)  # what is being computed for it may be old by now
         self._changed(key, event, is_new=before is None)
 
     def replace(self, key: bytes, value: bytes, event: str | None = "set", span: tuple[int, int] | None = None) -> None:
@@ -271,6 +278,8 @@ class Database:
         self.values[key] = value
         if before is None or len(before) != len(value):
             self._weigh_change(key, before, value)
+        if self.leases:
+            self.leases.pop(key, None)  # what is being computed for it may be old by now
         self._changed(key, event, is_new=before is None, span=span)
 
     def load(self, key: bytes, value: bytes, deadline: int | None) -> None:
@@ -288,6 +297,8 @@ class Database:
     def remove(self, key: bytes, event: str | None = "del") -> bool:
         """Delete the key; whether it was there."""
         assert self.keyspace.held()
+        if self.leases:
+            self.leases.pop(key, None)  # what is being computed for it may be old by now
         if key in self.deadlines and self.expire_if_due(key):
             return False
         value = self.values.pop(key, None)
@@ -349,6 +360,7 @@ class Database:
         if self.deadlines:
             self.keyspace.expiry.wake.set()  # to drop the entries of keys that are gone
         values, self.values, self.deadlines, self.snapshot = self.values, {}, {}, None
+        self.leases.clear()
         self._grow(-self.data_bytes)
         self.set_policy(self.keyspace.eviction.policy_for(self))
         if (accessed := self.keyspace.accessed) is not None:

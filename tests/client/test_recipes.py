@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import kvclient.aio
 from kvclient import serializers
 from kvclient.errors import CallTimeoutError, LockLostError, LockTimeoutError, ServerError, UnknownCommandError
 from kvclient.protocol import Reply
-from kvclient.recipes.caching import get_or_set
+from kvclient.recipes.caching import Cache
 from kvclient.recipes.locks import LockRecipes
 from kvclient.recipes.steps import Ask, Call, Pause, Recipe, Step, Together, run
 
@@ -265,6 +266,8 @@ def test_within_a_namespace(client: kvclient.Client) -> None:
 
 def test_somebody_who_never_finishes(client: kvclient.Client) -> None:
     client.set("k:lease", "somebody else")
+    with contextlib.suppress(UnknownCommandError):
+        client.getl("k", 1000)
     with pytest.raises(CallTimeoutError, match="nobody computed the value of 'k' in time"):
         client.get_or_set("k", lambda: b"never", ttl=100, lease=0.05)
 
@@ -339,17 +342,65 @@ def test_a_server_without_such_commands_runs_a_script(error: ServerError) -> Non
     assert [step.args[0] for step in follow(lock.release(), error, 1) if isinstance(step, Ask)] == [b"DELIFEQ", b"EVAL"]
 
 
+LACKING = UnknownCommandError("ERR", "unknown command 'KV.GETL'")
+
+
+def cached() -> Recipe[bytes]:
+    return Cache(lambda: 0.0).get_or_set("k", ttl=1, stale=0, early=0, lease=1)
+
+
 def test_a_lease_is_given_back_even_if_the_value_cannot_be_stored() -> None:
     full = ServerError("OOM", "command not allowed")
-    script = Script([None, -2], [b"OK", None, -2], b"value", full, 1)
+    script = Script(LACKING, [None, -2], [b"OK", None, -2], b"value", full, 1)
     with pytest.raises(ServerError):
-        run(get_or_set("k", 1, 0, 1, lambda: 0.0), script)
-    assert isinstance(script.steps[2], Call)
-    lease = script.steps[1]
+        run(cached(), script)
+    assert isinstance(script.steps[3], Call)
+    lease = script.steps[2]
     assert isinstance(lease, Together)
     assert script.steps[-1] == Ask((b"DELIFEQ", "k:lease", lease.commands[0][2]))
 
 
 def test_a_value_that_came_between_the_looks_is_taken() -> None:
-    steps = follow(get_or_set("k", 1, 0, 1, lambda: 0.0), [None, -2], [b"OK", b"value", 900], 1)
+    steps = follow(cached(), LACKING, [None, -2], [b"OK", b"value", 900], 1)
     assert not any(isinstance(step, Call) for step in steps)
+
+
+def test_a_server_without_leases_is_asked_for_one_once() -> None:
+    cache = Cache(lambda: 0.0)
+    for answers in ((LACKING, [b"value", 5000]), ([b"value", 5000],)):
+        steps = follow(cache.get_or_set("k", ttl=10, stale=0, early=0, lease=1), *answers)
+    assert [type(step) for step in steps] == [Together]
+
+
+# ---- values computed early, and values that change while they are computed -------------------------------------------
+
+
+def test_one_computes_early(client: kvclient.Client) -> None:
+    client.set("k", "old", ttl=50)
+
+    def compute() -> bytes:
+        assert client.get_or_set("k", lambda: b"never", ttl=100, early=60) == b"old"  # somebody else meanwhile
+        return b"new"
+
+    assert client.get_or_set("k", compute, ttl=100, early=60) == b"new"
+    assert client.get_or_set("k", lambda: b"never", ttl=100, early=60) == b"new"
+
+
+def test_what_fails_early_does_no_harm(client: kvclient.Client) -> None:
+    client.set("k", "old", ttl=50)
+    assert client.get_or_set("k", lambda: b"%d" % (1 // 0), ttl=100, early=60) == b"old"
+    assert client.get_or_set("k", lambda: b"new", ttl=100, early=60) == b"new"  # the lease was given back
+    client.set("k", "old", ttl=50)
+    with pytest.raises(ZeroDivisionError):
+        client.get_or_set("k", lambda: b"%d" % (1 // 0), ttl=100, early=10, stale=60)  # this one is old
+
+
+def test_what_was_deleted_meanwhile_is_not_stored(own_kv: kvclient.Client) -> None:
+    """What kvserver's leases are for: the value was computed from what has changed since."""
+
+    def compute() -> bytes:
+        own_kv.delete("k")  # by whoever changed the data that the value is computed from
+        return b"outdated"
+
+    assert own_kv.get_or_set("k", compute, ttl=100) == b"outdated"  # its caller had asked before the change
+    assert own_kv.get_or_set("k", lambda: b"right", ttl=100) == b"right"

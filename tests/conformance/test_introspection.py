@@ -14,7 +14,9 @@ from kvserver.commands.registry import COMMANDS, Command, every
 
 _ALL = [entry for each in every() for entry in (each, *every(each.subcommands))]
 _OURS_ALONE = {"help", "delex", "digest", "hotkeys", "increx"}
-_UNKNOWN_THERE = {entry.name.encode() for entry in _ALL if entry.name.partition("|")[0] in _OURS_ALONE}
+_UNKNOWN_THERE = {
+    entry.name.encode() for entry in _ALL if entry.name.startswith("kv.") or entry.name.partition("|")[0] in _OURS_ALONE
+}
 _DESCRIBED_OTHERWISE = {
     "client|kill",  # "filter value" stands for two dozen filters
     "client|list",

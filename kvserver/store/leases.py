@@ -1,0 +1,49 @@
+"""Leases: who computes the value of a key that is missing or old, so that not everybody does.
+
+A lease is void as soon as the key is set or deleted, also if there was nothing to delete: who then stores what was
+computed from older data is refused (the idea is that of Nishtala and others, "Scaling Memcache at Facebook", NSDI
+2013). Leases are kept in memory only: after a restart nobody holds one. The keyspace lock guards all of this.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+MOST = 100_000
+"""How many leases a database gives out at a time; those that have ended do not count."""
+
+
+class TooManyLeasesError(Exception):
+    """There are so many that no more is given out."""
+
+
+class Leases(dict[bytes, tuple[int, int]]):
+    """The leases of one database: key to token and end, in wall-clock milliseconds. Lock held, for every method."""
+
+    __slots__ = ()
+
+    def grant(self, key: bytes, now: int, until: int) -> int | None:
+        """A token for the caller, who now holds the lease of the key; None if somebody else does.
+
+        Raises:
+            TooManyLeasesError: too many are held.
+        """
+        held = self.get(key)
+        if held is not None and held[1] > now:
+            return None
+        if held is None and len(self) >= MOST:
+            for each in [each for each, (_, end) in self.items() if end <= now]:
+                del self[each]
+            if len(self) >= MOST:
+                raise TooManyLeasesError
+        token = secrets.randbits(62) + 1
+        self[key] = token, until
+        return token
+
+    def give_back(self, key: bytes, token: int, now: int) -> bool:
+        """End the lease that has this token; whether it was still held."""
+        held = self.get(key)
+        if held is None or held[0] != token:
+            return False
+        del self[key]
+        return held[1] > now
