@@ -191,26 +191,42 @@ class Client(Commands[In, Out], Direct[In, Out]):
         return self.run(encode_command(args), to.anything, False, self._timeout if timeout is None else timeout)
 
     def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
+        payload = encode_command(words)
         timeout = self._timeout if patience is None else self._timeout + patience
-        return self.run(encode_command(words), convert, safe, timeout)
+        deadline = _monotonic() + timeout
+        try:  # most calls succeed
+            return self._attempt(payload, convert, deadline)
+        except KVError as error:
+            return self._again(error, payload, convert, safe, deadline, self.options.retries)
 
     def run(
         self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int | None = None
     ) -> T:
         """Send one command and convert its reply; again if it failed and that cannot apply it twice. Not for users."""
         deadline = _monotonic() + timeout
-        retries = self.options.retries if retries is None else retries
+        try:
+            return self._attempt(payload, convert, deadline)
+        except KVError as error:
+            return self._again(
+                error, payload, convert, safe, deadline, self.options.retries if retries is None else retries
+            )
+
+    def _again(
+        self, error: KVError, payload: bytes, convert: Callable[[Reply], T], safe: bool, deadline: float, retries: int
+    ) -> T:
+        """Make a call again that failed, as often as that is allowed; otherwise raise the error."""
         attempt = 1
         while True:
-            try:
-                return self._attempt(payload, convert, deadline)
-            except KVError as error:
-                left = deadline - _monotonic()
-                pause = pause_before_retry(error, attempt, safe=safe, retries=retries, left=left)
-                if pause is None:
-                    raise
+            left = deadline - _monotonic()
+            pause = pause_before_retry(error, attempt, safe=safe, retries=retries, left=left)
+            if pause is None:
+                raise error
             self._pool.pause(pause)
             attempt += 1
+            try:
+                return self._attempt(payload, convert, deadline)
+            except KVError as failure:
+                error = failure
 
     def _attempt(self, payload: bytes, convert: Callable[[Reply], T], deadline: float) -> T:
         pool = self._pool

@@ -46,7 +46,7 @@ from typing import (
 
 from kvclient.errors import CommandRefusedError, KVError, PipelineAbandonedError, ServerError, UnpackError
 from kvclient.protocol import Key, Value
-from kvclient.serializers import In, Out, Serializer
+from kvclient.serializers import PLAIN, In, Out, Serializer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -143,7 +143,7 @@ class Face(Generic[In, Out]):
     def _bind(cls, command: Command[S, P, T]) -> Callable[..., object]:
         """The function that becomes the method for `command` on this class."""
         build, convert, safe, patience = command.build, command.convert, command.safe, command.patience
-        unpacks, under = command.unpacks, command.under
+        unpacks, under, plain = command.unpacks, command.under, getattr(convert, "plain", None)
 
         def method(self: Face[Any, Any], *args: object, **kwargs: object) -> object:
             if self._prefix:
@@ -155,6 +155,8 @@ class Face(Generic[In, Out]):
             if self._prefix:
                 args, kwargs = under(self._prefix, args, kwargs)
             words: Args = build(self, *args, **kwargs)  # type: ignore[arg-type]
+            if self.serializer is PLAIN and plain is not None:
+                return self._submit(words, plain, safe, None)
             unpack = self._unpack
             return self._submit(words, lambda reply: convert(reply, unpack), safe, None)
 

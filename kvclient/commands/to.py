@@ -50,6 +50,8 @@ def blob_or_none(reply: Reply) -> bytes | None:
 class One(Generic[X]):
     """A value, unpacked by the serializer, or None for null."""
 
+    plain = staticmethod(blob_or_none)  # the same for bytes as they are
+
     def __call__(self, reply: Reply, unpack: Callable[[bytes], X]) -> X | None:
         """The result of a reply."""
         return None if reply is None else unpack(blob(reply))
@@ -57,6 +59,11 @@ class One(Generic[X]):
 
 class Many(Generic[X]):
     """An array of values, unpacked by the serializer, and nulls."""
+
+    @staticmethod
+    def plain(reply: Reply) -> list[bytes | None]:
+        """The same for bytes as they are."""
+        return blobs_or_none(reply)
 
     def __call__(self, reply: Reply, unpack: Callable[[bytes], X]) -> list[X | None]:
         """The result of a reply."""

@@ -1,4 +1,4 @@
-r"""RESP without input or output: commands to bytes, and bytes to replies. See protocol.md for the grammar.
+r"""Bytes to replies, without input or output. See protocol.md for the grammar.
 
 Not here: sockets, threads, time, and what a reply means to the command that asked.
 
@@ -25,19 +25,15 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from kvclient.errors import ProtocolError, server_error
+from kvclient.protocol.types import Push, SimpleString, Verbatim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from kvclient.errors import ServerError
-
-Key: TypeAlias = bytes | str
-Name: TypeAlias = bytes | str  # of what is no key: a channel, a pattern, a user
-Value: TypeAlias = bytes | bytearray | memoryview | str | int | float
-Reply: TypeAlias = "bool | int | float | bytes | ServerError | list[Reply] | dict[Reply, Reply] | set[Reply] | None"
+    from kvclient.protocol.types import Reply
 
 MAX_BULK: Final = 512 * 1024 * 1024
 MAX_REPLY: Final = 1024 * 1024 * 1024
@@ -45,88 +41,27 @@ MAX_LINE: Final = 64 * 1024
 MAX_DEPTH: Final = 128
 MAX_DIGITS: Final = 4096  # of a big number: below the limit at which int() refuses
 
-
-class SimpleString(bytes):
-    """A status such as OK: bytes like any other, told apart so that a prompt can show it without quotes."""
-
-    __slots__ = ()
-
-
-class Verbatim(bytes):
-    """Text with a format of three letters before it.
-
-    Attributes:
-        format: for example "txt" or "mkd".
-    """
-
-    format: str
-
-    def __new__(cls, text: bytes, kind: str = "txt") -> Self:
-        """Make the text, remembering its format."""
-        self = super().__new__(cls, text)
-        self.format = kind
-        return self
-
-
-class Push(list["Reply"]):
-    """A message the server sent without being asked; its first element names its kind."""
-
-    __slots__ = ()
-
-
-# ---- commands to bytes -------------------------------------------------------------------------------------
-
-_COUNT_HEADS: Final = [b"*%d" % n for n in range(64)]
-_BULK_HEADS: Final = [b"$%d" % n for n in range(1024)]
-
-
-def encode_command(args: Sequence[Value]) -> bytes:
-    """The bytes of one command: an array of bulk strings.
-
-    Raises:
-        TypeError: for an argument that is not bytes, str, int or float.
-    """
-    count = len(args)
-    lines = [_COUNT_HEADS[count] if count < 64 else b"*%d" % count]
-    for arg in args:
-        data = arg if type(arg) is bytes else arg.encode() if isinstance(arg, str) else _encode_value(arg)
-        size = len(data)
-        lines += (_BULK_HEADS[size] if size < 1024 else b"$%d" % size, data)
-    lines.append(b"")
-    return b"\r\n".join(lines)
-
-
-def to_bytes(value: Value) -> bytes:
-    """What is sent for a value: text as UTF-8, a number as its digits.
-
-    Raises:
-        TypeError: for anything but bytes, text and numbers.
-    """
-    return value if type(value) is bytes else value.encode() if isinstance(value, str) else _encode_value(value)
-
-
-def _encode_value(value: Value) -> bytes:
-    """The bytes that stand for a value other than text: decimal digits for numbers."""
-    if isinstance(value, bool):
-        raise TypeError(f"a bool is ambiguous as a key or value: write int({value}) or b'{value}', as you mean")
-    if isinstance(value, int):
-        return b"%d" % value
-    if isinstance(value, float):
-        return repr(float(value)).encode()
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    raise TypeError(f"cannot send a {type(value).__name__}: encode it to bytes or str first")
-
-
-# ---- bytes to replies --------------------------------------------------------------------------------------
-
 OK: Final = SimpleString(b"OK")
 
 _STATUSES: Final = {s: SimpleString(s) for s in (b"PONG", b"QUEUED", b"string", b"none")} | {b"OK": OK}
 _LENGTHS: Final = {b"%d" % n: n for n in range(1024)}
+_NULLS: Final = (b"_\r\n", b"$-1\r\n")
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _BIG: Final = re.compile(rb"[+-]?[0-9]+")
 _DOUBLE: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?inf|-?nan")
+
+
+def _bulk_starts() -> list[tuple[bytes, int]]:
+    """For the length of a bulk string with its frame, how it begins; something longer still, if there is none."""
+    starts = [(b"$" * 1024, 1024)] * 1024
+    for length in range(1024):
+        start = b"$%d\r\n" % length
+        if len(start) + length + 2 < len(starts):
+            starts[len(start) + length + 2] = start, len(start)
+    return starts
+
+
+_BULK_STARTS: Final = _bulk_starts()
 
 
 class Incomplete(enum.Enum):
@@ -140,22 +75,15 @@ INCOMPLETE: Final = Incomplete.TOKEN
 
 def decode_single(data: bytes) -> Reply | Incomplete:
     """The reply that `data` exactly is, for the commonest replies; INCOMPLETE says: ask a Decoder."""
-    kind = data[:1]
-    if kind == b"$":
-        end = data.find(b"\r", 1, 6)
-        size = _LENGTHS.get(data[1:end])
-        if size is not None and len(data) == end + size + 4:
-            if data[end + 1] == 10 and data.endswith(b"\r\n"):
-                return data[end + 2 : -2]
-        elif data == b"$-1\r\n":
-            return None
-    elif data == b"+OK\r\n":
+    if data == b"+OK\r\n":
         return OK
-    elif data == b"_\r\n":
-        return None
-    elif kind == b":" and data.endswith(b"\r\n"):
-        return _LENGTHS.get(data[1:-2], INCOMPLETE)
-    return INCOMPLETE
+    if len(data) < len(_BULK_STARTS):  # the length of the whole tells that of the bulk string, if it is one
+        start, size = _BULK_STARTS[len(data)]
+        if data.startswith(start) and data.endswith(b"\r\n"):
+            return data[size:-2]
+        if data.startswith(b":") and data.endswith(b"\r\n"):
+            return _LENGTHS.get(data[1:-2], INCOMPLETE)
+    return None if data in _NULLS else INCOMPLETE
 
 
 def _integer(line: bytes) -> int:
@@ -332,6 +260,10 @@ class Decoder:
         size = len(data)
         stack, replies = self._stack, self.replies
         while pos < size:
+            if data.startswith(b"+OK\r\n", pos) and not stack:  # by far the commonest of many replies
+                replies.append(OK)
+                pos += 5
+                continue
             end = data.find(b"\n", pos) - 1
             if end == -2:
                 break
