@@ -16,7 +16,8 @@ from kvclient.commands.base import Future
 from kvclient.commands.bitmaps import BitGet, BitIncrement, BitSet
 from kvclient.errors import KVError
 from kvclient.listening import Message, Monitor, Subscription
-from kvclient.locking import Lock
+from kvclient.locking import Lock, Semaphore
+from kvclient.mapping import KeyMapping
 from kvclient.pipeline import Pipeline
 from kvclient.recipes.limits import RateLimit
 from kvclient.transaction import Transaction, WatchingTransaction
@@ -28,11 +29,13 @@ __all__ = [
     "Client",
     "Future",
     "KVError",
+    "KeyMapping",
     "Lock",
     "Message",
     "Monitor",
     "Pipeline",
     "RateLimit",
+    "Semaphore",
     "Subscription",
     "Transaction",
     "WatchingTransaction",

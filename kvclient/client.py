@@ -10,23 +10,20 @@ import copy
 import time
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from kvclient.commands import Commands, refuse_connection_commands, to
+from kvclient.commands import refuse_connection_commands, to
 from kvclient.commands.base import Direct
 from kvclient.connection import Connection
 from kvclient.errors import BadURLError, CommandRefusedError, KVError, ServerError, UnpackError
 from kvclient.listening import Monitor, Subscription
-from kvclient.locking import Lock
 from kvclient.once import Once
 from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner, Pipeline
 from kvclient.pool import Pool
 from kvclient.protocol import encode_command, to_bytes
 from kvclient.recipes.caching import Cache
-from kvclient.recipes.limits import use
-from kvclient.recipes.locks import LockRecipes
-from kvclient.recipes.steps import Ask, Call, Pause, Together, run
 from kvclient.retry import pause_before_retry
 from kvclient.serializers import PLAIN, In, Out, Serializer
 from kvclient.text import escape_glob
+from kvclient.toolbox import Toolbox
 from kvclient.transaction import Transaction, watching
 from kvclient.url import Options, default_url, parse_url
 
@@ -36,8 +33,6 @@ if TYPE_CHECKING:
 
     from kvclient.commands.base import Args
     from kvclient.protocol import Key, Name, Reply, Value
-    from kvclient.recipes.limits import RateLimit
-    from kvclient.recipes.steps import Recipe, Step
     from kvclient.transaction import WatchingTransaction
 
 T = TypeVar("T")
@@ -112,7 +107,7 @@ def connect(
     return client
 
 
-class Client(Commands[In, Out], Direct[In, Out]):
+class Client(Toolbox[In, Out]):
     """A server, as an object whose methods are its commands. Threads may share it, and so may forked children.
 
     Client[In, Out] takes values of the one type and returns those of the other; plain Client takes bytes, text and
@@ -299,89 +294,6 @@ class Client(Commands[In, Out], Direct[In, Out]):
         if work is None:
             return Transaction(self._pool, self._manner(timeout))
         return watching(self._pool, work, watch, self._manner(timeout))
-
-    # ---- what is built on commands -------------------------------------------------------------------------
-
-    def lock(self, name: str, *, ttl: float = 30, wait: float = 10, extend: bool = True) -> Lock:
-        """A lock that all programs share which use the same name; for a with block.
-
-            with client.lock("report") as lock:
-                store.write(report, fence=lock.fence)
-
-        It works with kvserver, Valkey and Redis. What it protects is safe from a holder that was suspended for longer
-        than the ttl only if it refuses a `fence` lower than one it has seen.
-
-        Args:
-            name: the key; a counter is beside it, at name + ":fence".
-            ttl: seconds after which it ends by itself, if this program dies.
-            wait: seconds to wait for somebody else who holds it.
-            extend: keep it for as long as the block takes, by a thread.
-
-        Raises (on entering):
-            LockTimeoutError: somebody else held it all the time.
-        """
-        return Lock(self._follow, LockRecipes(self._name(name), ttl, _monotonic), wait, extend=extend)
-
-    def rate_limit(self, key: Key, limit: int, *, per: float) -> RateLimit:
-        """Count one use of a key, of which `limit` are allowed within `per` seconds; whether this one was.
-
-            if not client.rate_limit(f"login:{user}", 5, per=60):
-                raise TooManyTries
-
-        The count begins with the first use. One round trip, to any server.
-        """
-        return self._follow(use(self._prefix + to_bytes(key), limit, per))
-
-    def get_or_set(
-        self,
-        key: str,
-        compute: Callable[[], In],
-        *,
-        ttl: float,
-        stale: float = 0,
-        early: float = 0,
-        lease: float = 10,
-    ) -> Out:
-        """The value of a key; if there is none, compute() it and store it, one caller at a time.
-
-        Args:
-            key: the key. With other servers than kvserver, who computes holds another, key + ":lease".
-            compute: gives the value.
-            ttl: seconds after which the value is computed anew.
-            stale: seconds for which the old one will do for everybody else, while one caller computes.
-            early: seconds before the ttl's end from which one caller computes ahead, so that nobody has to wait. If
-                that fails, it gets the value there is.
-            lease: seconds that computing may take; after them another caller begins.
-
-        Raises:
-            CallTimeoutError: others were computing all the time, twice the lease, and no value came.
-        """
-        recipe = self._cache.get_or_set(self._name(key), ttl=ttl, stale=stale, early=early, lease=lease)
-        return self._unpack(self._follow(recipe, lambda: to_bytes(self._pack(compute()))))
-
-    def _name(self, key: str) -> str:
-        """A key within the namespace, for a recipe, whose keys are the server's."""
-        return self._prefix.decode() + key
-
-    def _follow(self, recipe: Recipe[T], compute: Callable[[], bytes] | None = None) -> T:
-        everything = self._everything
-
-        def take(step: Step) -> Reply:
-            match step:
-                case Ask(args):
-                    return everything.execute(*args)
-                case Together(commands):
-                    with everything.transaction() as transaction:
-                        futures = [transaction.execute(*args) for args in commands]
-                    return [future.result() for future in futures]
-                case Pause(seconds):
-                    self._pool.pause(seconds)
-                    return None
-                case Call():
-                    assert compute is not None
-                    return compute()
-
-        return run(recipe, take)
 
     # ---- listening -----------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
-"""The lock as threads use it: a with block, and a thread that keeps it meanwhile.
+"""The lock and the semaphore as threads use them: a with block, and a thread that keeps what is held meanwhile.
 
-Not here: what is asked of the server (recipes/locks.py).
+Not here: what is asked of the server (recipes/locks.py, recipes/semaphores.py).
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvclient.recipes.locks import LockRecipes
+    from kvclient.recipes.semaphores import SemaphoreRecipes
     from kvclient.recipes.steps import Recipe
 
 
-class Lock:
-    """A lock that programs on several machines share; Client.lock() makes one. It belongs to one thread.
+class Held:
+    """What is held for a with block, and ends by itself. It belongs to one thread.
 
     Attributes:
         lost: whether it was found to have ended while it was held; release() then raises, as does the with block.
     """
 
     def __init__(
-        self, follow: Callable[[Recipe[None]], None], recipes: LockRecipes, wait: float, *, extend: bool
+        self,
+        follow: Callable[[Recipe[None]], None],
+        recipes: LockRecipes | SemaphoreRecipes,
+        wait: float,
+        *,
+        extend: bool,
     ) -> None:
         self._follow = follow
         self._recipes = recipes
@@ -34,11 +40,6 @@ class Lock:
         self._released = threading.Event()
         self._keeper: threading.Thread | None = None
         self.lost = False
-
-    @property
-    def fence(self) -> int | None:
-        """The holder's number, larger than that of every earlier holder; None while it is not held."""
-        return self._recipes.fence
 
     def acquire(self) -> None:
         """Hold it.
@@ -50,7 +51,7 @@ class Lock:
         self.lost = False
         if self._extend:
             self._released.clear()
-            self._keeper = threading.Thread(target=self._keep, name=f"kvclient-lock-{self._recipes.name}")
+            self._keeper = threading.Thread(target=self._keep, name=f"kvclient-keep-{self._recipes.name}")
             self._keeper.start()
 
     def _keep(self) -> None:
@@ -86,3 +87,25 @@ class Lock:
         except KVError:
             if kind is None:  # an exception of the block's own tells more
                 raise
+
+
+class Lock(Held):
+    """A lock that programs on several machines share; Client.lock() makes one. It belongs to one thread."""
+
+    _recipes: LockRecipes
+
+    @property
+    def fence(self) -> int | None:
+        """The holder's number, larger than that of every earlier holder; None while it is not held."""
+        return self._recipes.fence
+
+
+class Semaphore(Held):
+    """A place of several that programs on several machines share; Client.semaphore() makes one."""
+
+    _recipes: SemaphoreRecipes
+
+    @property
+    def place(self) -> int | None:
+        """The number of the place that is held, from 0; None while none is."""
+        return self._recipes.place

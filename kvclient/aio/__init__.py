@@ -11,7 +11,7 @@ Errors are those of kvclient.errors. Not here: any code; the names below live in
 
 from kvclient.aio.client import AsyncClient, connect
 from kvclient.aio.listening import AsyncSubscription
-from kvclient.aio.locking import AsyncLock
+from kvclient.aio.locking import AsyncLock, AsyncSemaphore
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.aio.transaction import AsyncTransaction, AsyncWatchingTransaction
 
@@ -19,6 +19,7 @@ __all__ = [
     "AsyncClient",
     "AsyncLock",
     "AsyncPipeline",
+    "AsyncSemaphore",
     "AsyncSubscription",
     "AsyncTransaction",
     "AsyncWatchingTransaction",

@@ -11,21 +11,18 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from kvclient.aio.listening import AsyncSubscription, named
-from kvclient.aio.locking import AsyncLock
 from kvclient.aio.once import AsyncOnce
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.aio.pool import AsyncPool
+from kvclient.aio.toolbox import AsyncToolbox
 from kvclient.aio.transaction import AsyncTransaction, watching
 from kvclient.client import tls_context
-from kvclient.commands import Commands, refuse_connection_commands, to
+from kvclient.commands import refuse_connection_commands, to
 from kvclient.commands.base import Awaited
 from kvclient.errors import CommandRefusedError, KVError, ServerError
 from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner
 from kvclient.protocol import encode_command, to_bytes
 from kvclient.recipes.caching import Cache
-from kvclient.recipes.limits import use
-from kvclient.recipes.locks import LockRecipes
-from kvclient.recipes.steps import Ask, Call, Pause, Together, run_async
 from kvclient.retry import pause_before_retry
 from kvclient.serializers import PLAIN, In, Out, Serializer
 from kvclient.text import escape_glob
@@ -39,8 +36,6 @@ if TYPE_CHECKING:
     from kvclient.aio.transaction import AsyncWatchingTransaction
     from kvclient.commands.base import Args
     from kvclient.protocol import Key, Name, Reply, Value
-    from kvclient.recipes.limits import RateLimit
-    from kvclient.recipes.steps import Recipe, Step
 
 T = TypeVar("T")
 X = TypeVar("X")
@@ -95,7 +90,7 @@ def connect(
     return AsyncClient(options, tls, serializer)
 
 
-class AsyncClient(Commands[In, Out], Awaited[In, Out]):
+class AsyncClient(AsyncToolbox[In, Out]):
     """A server, as an object whose methods are its commands, each to be awaited. The tasks of one event loop share it.
 
     Commands of different tasks go over one connection, together where they come together. A task that is cancelled
@@ -245,64 +240,7 @@ class AsyncClient(Commands[In, Out], Awaited[In, Out]):
             return AsyncTransaction(self._pool.connected, self._manner(timeout))
         return watching(self._pool, work, watch, self._manner(timeout))
 
-    # ---- what is built on commands -------------------------------------------------------------------------
-
-    def lock(self, name: str, *, ttl: float = 30, wait: float = 10, extend: bool = True) -> AsyncLock:
-        """A lock that all programs share which use the same name; for an async with block. See Client.lock().
-
-        A task that is cancelled while it acquires may leave the lock held, until it ends by itself.
-        """
-        return AsyncLock(self._follow, LockRecipes(self._name(name), ttl, _monotonic), wait, extend=extend)
-
-    async def rate_limit(self, key: Key, limit: int, *, per: float) -> RateLimit:
-        """Count one use of a key, of which `limit` are allowed within `per` seconds. See Client.rate_limit()."""
-        return await self._follow(use(self._prefix + to_bytes(key), limit, per))
-
-    async def get_or_set(
-        self,
-        key: str,
-        compute: Callable[[], Awaitable[In]],
-        *,
-        ttl: float,
-        stale: float = 0,
-        early: float = 0,
-        lease: float = 10,
-    ) -> Out:
-        """The value of a key; if there is none, await compute() and store it. See Client.get_or_set().
-
-        Raises:
-            CallTimeoutError: others were computing all the time, twice the lease, and no value came.
-        """
-
-        async def computed() -> bytes:
-            return to_bytes(self._pack(await compute()))
-
-        recipe = self._cache.get_or_set(self._name(key), ttl=ttl, stale=stale, early=early, lease=lease)
-        return self._unpack(await self._follow(recipe, computed))
-
-    def _name(self, key: str) -> str:
-        """A key within the namespace, for a recipe, whose keys are the server's."""
-        return self._prefix.decode() + key
-
-    async def _follow(self, recipe: Recipe[T], compute: Callable[[], Awaitable[bytes]] | None = None) -> T:
-        everything = self._everything
-
-        async def take(step: Step) -> Reply:
-            match step:
-                case Ask(args):
-                    return await everything.execute(*args)
-                case Together(commands):
-                    async with everything.transaction() as transaction:
-                        futures = [transaction.execute(*args) for args in commands]
-                    return [future.result() for future in futures]
-                case Pause(seconds):
-                    await asyncio.sleep(seconds)
-                    return None
-                case Call():
-                    assert compute is not None
-                    return await compute()
-
-        return await run_async(recipe, take)
+    # ---- listening and iterating ---------------------------------------------------------------------------
 
     def listen(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> AsyncSubscription:
         """Listen to channels, to glob patterns of channels, to shard channels; on a connection of its own.

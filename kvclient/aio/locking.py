@@ -1,6 +1,6 @@
-"""The lock as tasks use it: an async with block, and a task that keeps it meanwhile.
+"""The lock and the semaphore as tasks use them: an async with block, and a task that keeps what is held meanwhile.
 
-Not here: what is asked of the server (recipes/locks.py).
+Not here: what is asked of the server (recipes/locks.py, recipes/semaphores.py).
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from kvclient.recipes.locks import LockRecipes
+    from kvclient.recipes.semaphores import SemaphoreRecipes
     from kvclient.recipes.steps import Recipe
 
 
-class AsyncLock:
-    """A lock that programs on several machines share; AsyncClient.lock() makes one. It belongs to one task.
+class AsyncHeld:
+    """What is held for an async with block, and ends by itself. It belongs to one task.
 
     Attributes:
         lost: whether it was found to have ended while it was held; release() then raises, as does the with block.
     """
 
     def __init__(
-        self, follow: Callable[[Recipe[None]], Awaitable[None]], recipes: LockRecipes, wait: float, *, extend: bool
+        self,
+        follow: Callable[[Recipe[None]], Awaitable[None]],
+        recipes: LockRecipes | SemaphoreRecipes,
+        wait: float,
+        *,
+        extend: bool,
     ) -> None:
         self._follow = follow
         self._recipes = recipes
@@ -33,11 +39,6 @@ class AsyncLock:
         self._extend = extend
         self._keeper: asyncio.Task[None] | None = None
         self.lost = False
-
-    @property
-    def fence(self) -> int | None:
-        """The holder's number, larger than that of every earlier holder; None while it is not held."""
-        return self._recipes.fence
 
     async def acquire(self) -> None:
         """Hold it.
@@ -84,3 +85,25 @@ class AsyncLock:
         except KVError:
             if kind is None:  # an exception of the block's own tells more
                 raise
+
+
+class AsyncLock(AsyncHeld):
+    """A lock that programs on several machines share; AsyncClient.lock() makes one. It belongs to one task."""
+
+    _recipes: LockRecipes
+
+    @property
+    def fence(self) -> int | None:
+        """The holder's number, larger than that of every earlier holder; None while it is not held."""
+        return self._recipes.fence
+
+
+class AsyncSemaphore(AsyncHeld):
+    """A place of several that programs on several machines share; AsyncClient.semaphore() makes one."""
+
+    _recipes: SemaphoreRecipes
+
+    @property
+    def place(self) -> int | None:
+        """The number of the place that is held, from 0; None while none is."""
+        return self._recipes.place

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from kvclient.recipes.steps import Recipe
 
-_FIRST_PAUSE: Final = 0.005  # seconds; then twice as long each time, and by chance between half of it and all
-_LONGEST_PAUSE: Final = 0.25
+FIRST_PAUSE: Final = 0.005  # seconds; then twice as long each time, and by chance between half of it and all
+LONGEST_PAUSE: Final = 0.25
 
 
 class LockRecipes:
@@ -55,7 +55,7 @@ class LockRecipes:
             LockTimeoutError: others held it all the time.
         """
         deadline = self._now() + wait
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         while True:
             token = secrets.token_hex(16).encode()
             reply = yield Together(
@@ -71,7 +71,7 @@ class LockRecipes:
             if left <= 0:
                 raise LockTimeoutError(f"somebody else held the lock {self.name!r} for all of {wait} seconds")
             yield Pause(min(left, pause * random.uniform(0.5, 1)))  # noqa: S311 - so that waiters do not come at once
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def extend(self) -> Recipe[None]:
         """Have it end a whole ttl from now.
