@@ -297,16 +297,19 @@ class Client(Toolbox[In, Out]):
 
     # ---- listening -----------------------------------------------------------------------------------------
 
-    def listen(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> Subscription:
+    def listen(
+        self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = (), reconnect: bool = True
+    ) -> Subscription:
         """Listen to channels, to glob patterns of channels, to shard channels; on a connection of its own.
 
             with client.listen("news") as messages:
                 for message in messages:
                     ...
 
-        Server commands: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
+        When the connection is lost it is made again, and `messages.gaps` counts that; with reconnect=False,
+        ConnectionLostError is raised. Server commands: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
         """
-        subscription = Subscription(self._listening(), self._timeout)
+        subscription = Subscription(self._listening, self._timeout, reconnect=reconnect)
         try:
             subscription.subscribe(*channels, patterns=patterns, shards=shards)
         except BaseException:
@@ -315,7 +318,7 @@ class Client(Toolbox[In, Out]):
         return subscription
 
     def monitor(self) -> Monitor:
-        """Watch every command that the server runs, on a connection of its own.
+        """Watch every command that the server runs, on a connection of its own. It is not made again when it is lost.
 
         Server command: MONITOR.
         """

@@ -7,20 +7,31 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeAlias, TypeVar
 
-from kvclient.errors import CallTimeoutError, ClientClosedError, ConnectionLostError, ProtocolError, ServerError
-from kvclient.protocol import encode_command
+from kvclient.errors import (
+    CallTimeoutError,
+    CannotConnectError,
+    ClientClosedError,
+    ConnectionLostError,
+    LoadingError,
+    ProtocolError,
+    ServerError,
+)
+from kvclient.protocol import encode_command, to_bytes
+from kvclient.retry import pause_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from kvclient.connection import Connection
     from kvclient.protocol import Key, Reply
 
 T = TypeVar("T")
+Asked: TypeAlias = "tuple[tuple[bytes, tuple[Key, ...]], ...]"
 
 _FOREVER: Final = 365 * 86400.0  # seconds; more than any wait, and still a number that a socket takes
 _CONFIRMATIONS: Final = frozenset(kind + way for kind in (b"", b"p", b"s") for way in (b"subscribe", b"unsubscribe"))
@@ -61,6 +72,33 @@ def message_of(reply: Reply) -> Message | None:
     raise ProtocolError("the server sent a listener what is no message")
 
 
+def named(command: bytes, channels: Iterable[Key], patterns: Iterable[Key], shards: Iterable[Key]) -> Asked:
+    """The commands that SUBSCRIBE or UNSUBSCRIBE stands for, each with its names; only those that have any."""
+    asked = ((command, tuple(channels)), (b"P" + command, tuple(patterns)), (b"S" + command, tuple(shards)))
+    return tuple((name, names) for name, names in asked if names)
+
+
+class Wanted:
+    """What is listened to, to be asked for again on another connection."""
+
+    def __init__(self) -> None:
+        self._names: dict[bytes, dict[bytes, None]] = {b"SUBSCRIBE": {}, b"PSUBSCRIBE": {}, b"SSUBSCRIBE": {}}
+
+    def note(self, asked: Asked) -> None:
+        """These commands are about to be sent."""
+        for command, names in asked:
+            wanted = self._names[command.replace(b"UNSUB", b"SUB")]
+            for name in map(to_bytes, names):
+                if b"UNSUB" in command:
+                    wanted.pop(name, None)
+                else:
+                    wanted[name] = None
+
+    def all(self) -> Asked:
+        """The commands that ask for all of it."""
+        return tuple((command, tuple(names)) for command, names in self._names.items() if names)
+
+
 class _Listener(Generic[T]):
     """A connection that the server talks to. It belongs to one thread, but any thread may close it."""
 
@@ -69,13 +107,14 @@ class _Listener(Generic[T]):
         self._timeout = timeout
         self._ready: collections.deque[T] = collections.deque()
         self._closed = False
+        self._ended = threading.Event()
         connection.open(_monotonic() + timeout)
 
     def next(self, timeout: float | None = None) -> T | None:
         """Wait for the next one; None if there was none within `timeout` seconds (default: as long as it takes).
 
         Raises:
-            ConnectionLostError: the server is gone. What it sent meanwhile to others, nobody keeps for you.
+            ConnectionLostError: the server is gone, and this does not connect again.
             ClientClosedError: this was closed.
         """
         deadline = _monotonic() + (_FOREVER if timeout is None else timeout)
@@ -99,6 +138,7 @@ class _Listener(Generic[T]):
     def close(self) -> None:
         """Stop listening; a thread that waits for the next one is woken, and its loop ends."""
         self._closed = True
+        self._ended.set()
         self._connection.shutdown()
 
     def __enter__(self) -> Self:
@@ -132,36 +172,91 @@ class Subscription(_Listener[Message]):
             for message in messages:
                 print(message.channel, message.data)
 
-    A server closes the connection of somebody who reads too slowly. It belongs to one thread, but any thread may
-    close it.
+    When the connection is lost it makes another and listens to the same. What was published in between is lost, since
+    no server keeps messages: `gaps` tells that there may have been some. A server closes the connection of somebody who
+    reads too slowly. It belongs to one thread, but any thread may close it.
+
+    Attributes:
+        gaps: how often the connection was lost.
     """
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
-        super().__init__(connection, timeout)
+    def __init__(self, make: Callable[[], Connection], timeout: float, *, reconnect: bool) -> None:
+        super().__init__(make(), timeout)
+        self._make = make
+        self._reconnects = reconnect
+        self._wanted = Wanted()
         self._confirmed = 0
+        self._is_lost = False
+        self.gaps = 0
 
     def subscribe(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> None:
         """Listen to more: channels, glob patterns of channels, shard channels. On return, the server sends them.
 
         Server commands: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
         """
-        self._ask((b"SUBSCRIBE", channels), (b"PSUBSCRIBE", tuple(patterns)), (b"SSUBSCRIBE", tuple(shards)))
+        self._change(named(b"SUBSCRIBE", channels, patterns, shards))
 
     def unsubscribe(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> None:
         """Listen to these no longer. Messages that came before are still there.
 
         Server commands: UNSUBSCRIBE, PUNSUBSCRIBE, SUNSUBSCRIBE.
         """
-        self._ask((b"UNSUBSCRIBE", channels), (b"PUNSUBSCRIBE", tuple(patterns)), (b"SUNSUBSCRIBE", tuple(shards)))
+        self._change(named(b"UNSUBSCRIBE", channels, patterns, shards))
 
-    def _ask(self, *commands: tuple[bytes, tuple[Key, ...]]) -> None:
-        """Send those that name something, and wait until each name is confirmed."""
+    def _change(self, asked: Asked) -> None:
         deadline = _monotonic() + self._timeout
-        asked = [(name, names) for name, names in commands if names]
+        self._wanted.note(asked)
+        try:
+            self._ask(asked, deadline)
+        except ConnectionLostError:
+            if not self._reconnects or self._closed:
+                raise
+            self._connect_again(deadline)
+
+    def _ask(self, asked: Asked, deadline: float) -> None:
+        """Send commands, and wait until each name is confirmed."""
         self._confirmed = -sum(len(names) for _, names in asked)
         self._connection.send(b"".join(encode_command((name, *names)) for name, names in asked), deadline)
         while self._confirmed < 0:
-            self._receive(deadline)
+            super()._receive(deadline)
+
+    def _receive(self, deadline: float) -> None:
+        try:
+            super()._receive(deadline)
+        except ConnectionLostError:
+            if not self._reconnects:
+                raise
+            self._connect_again(deadline)
+
+    def _connect_again(self, deadline: float) -> None:
+        """Another connection, on which the same is listened to.
+
+        Raises:
+            CallTimeoutError: there was none by the deadline; the next call goes on.
+            ServerError: the server refuses. It is not asked again by itself.
+            ClientClosedError: this was closed meanwhile.
+        """
+        if not self._is_lost:
+            self._is_lost = True
+            self.gaps += 1
+        attempt = 0
+        while not self._closed:
+            attempt += 1
+            self._connection.close()
+            self._connection = self._make()
+            now = _monotonic()
+            try:
+                self._connection.open(min(deadline, now + self._timeout))
+                if not self._closed:
+                    self._ask(self._wanted.all(), min(deadline, now + self._timeout))
+                    self._is_lost = False
+                    return
+            except (CannotConnectError, ConnectionLostError, CallTimeoutError, LoadingError):
+                if _monotonic() >= deadline:
+                    raise CallTimeoutError("there is no connection again yet", applied="no") from None
+                self._ended.wait(min(pause_of(attempt), max(0.0, deadline - _monotonic())))
+        self._connection.close()
+        raise ClientClosedError("this listener was closed")
 
     def _take(self, reply: Reply) -> None:
         message = message_of(reply)

@@ -38,5 +38,10 @@ def pause_before_retry(error: KVError, attempt: int, *, safe: bool, retries: int
         return None
     if attempt == 1 and isinstance(error, ConnectionLostError):
         return 0.0
-    pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempt, 10)) * random.uniform(0.5, 1)  # noqa: S311
+    pause = pause_of(attempt)
     return pause if pause < left else None
+
+
+def pause_of(attempt: int) -> float:
+    """Seconds to wait after so many attempts, 1 or more."""
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1)  # noqa: S311

@@ -10,7 +10,7 @@ import copy
 import time
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from kvclient.aio.listening import AsyncSubscription, named
+from kvclient.aio.listening import AsyncSubscription
 from kvclient.aio.once import AsyncOnce
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.aio.pool import AsyncPool
@@ -20,6 +20,7 @@ from kvclient.client import tls_context
 from kvclient.commands import refuse_connection_commands, to
 from kvclient.commands.base import Awaited
 from kvclient.errors import CommandRefusedError, KVError, ServerError
+from kvclient.listening import named
 from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner
 from kvclient.protocol import encode_command, to_bytes
 from kvclient.recipes.caching import Cache
@@ -242,16 +243,20 @@ class AsyncClient(AsyncToolbox[In, Out]):
 
     # ---- listening and iterating ---------------------------------------------------------------------------
 
-    def listen(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> AsyncSubscription:
+    def listen(
+        self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = (), reconnect: bool = True
+    ) -> AsyncSubscription:
         """Listen to channels, to glob patterns of channels, to shard channels; on a connection of its own.
 
             async with client.listen("news") as messages:
                 async for message in messages:
                     ...
 
-        Server commands: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
+        When the connection is lost it is made again, and `messages.gaps` counts that; with reconnect=False,
+        ConnectionLostError is raised. Server commands: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
         """
-        return AsyncSubscription(self.options, self._tls, named(b"SUBSCRIBE", channels, patterns, shards))
+        asked = named(b"SUBSCRIBE", channels, patterns, shards)
+        return AsyncSubscription(self.options, self._tls, asked, reconnect=reconnect)
 
     async def scan_iter(
         self,

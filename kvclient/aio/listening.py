@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from typing import TYPE_CHECKING, Final, Self
 
 from kvclient.aio.connection import AsyncConnection
-from kvclient.errors import CallTimeoutError, ClientClosedError, KVError
-from kvclient.listening import Message, message_of
+from kvclient.errors import (
+    CallTimeoutError,
+    CannotConnectError,
+    ClientClosedError,
+    ConnectionLostError,
+    KVError,
+    LoadingError,
+)
+from kvclient.listening import Message, Wanted, message_of, named
 from kvclient.protocol import encode_command
+from kvclient.retry import pause_of
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
+    from kvclient.listening import Asked
     from kvclient.protocol import Key, Reply
     from kvclient.url import Options
-
 
 _ENOUGH: Final = 1000  # messages that wait for the task; while they do, more wait at the server
 
@@ -32,32 +41,42 @@ class AsyncSubscription:
             async for message in messages:
                 print(message.channel, message.data)
 
-    A server closes the connection of somebody who reads too slowly. It belongs to one task.
+    When the connection is lost it makes another and listens to the same. What was published in between is lost, since
+    no server keeps messages: `gaps` tells that there may have been some. A server closes the connection of somebody who
+    reads too slowly. It belongs to one task.
+
+    Attributes:
+        gaps: how often the connection was lost.
     """
 
-    def __init__(
-        self, options: Options, tls: ssl.SSLContext | None, names: tuple[tuple[bytes, tuple[Key, ...]], ...]
-    ) -> None:
+    def __init__(self, options: Options, tls: ssl.SSLContext | None, asked: Asked, *, reconnect: bool) -> None:
         self._options = options
         self._tls = tls
-        self._names = names
+        self._reconnects = reconnect
+        self._wanted = Wanted()
+        self._wanted.note(asked)
         self._connection: AsyncConnection | None = None
         self._ready: collections.deque[Message] = collections.deque()
         self._error: KVError | None = None
         self._missing = 0  # confirmations still to come
         self._changed = asyncio.Event()
         self._closed = False
+        self.gaps = 0
 
     async def __aenter__(self) -> Self:
-        connection = AsyncConnection(self._take, self._end)
-        await connection.open(self._options, self._tls)
-        self._connection = connection
+        await self._connect()
+        return self
+
+    async def _connect(self) -> None:
+        """A connection on which everything that is wanted is listened to."""
+        connection = AsyncConnection(self._take, lambda error: self._end(connection, error))
+        self._connection, self._error, self._missing = connection, None, 0
         try:
-            await self._ask(*self._names)
+            await connection.open(self._options, self._tls)
+            await self._ask(self._wanted.all())
         except BaseException:
             connection.close()
             raise
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
@@ -84,13 +103,18 @@ class AsyncSubscription:
         """Wait for the next message; None if there was none within `timeout` seconds (default: as long as it takes).
 
         Raises:
-            ConnectionLostError: the server is gone. What it sent meanwhile to others, nobody keeps for you.
+            ConnectionLostError: the server is gone, and this does not connect again.
             ClientClosedError: this was closed.
         """
         try:
             async with asyncio.timeout(timeout):
                 while not self._ready:
-                    await self._wait()
+                    try:
+                        await self._wait()
+                    except ConnectionLostError:
+                        if not self._reconnects:
+                            raise
+                        await self._connect_again()
         except TimeoutError as error:
             if isinstance(error, KVError):
                 raise
@@ -105,20 +129,70 @@ class AsyncSubscription:
 
         Server commands: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
         """
-        await self._ask(*named(b"SUBSCRIBE", channels, patterns, shards))
+        await self._change(named(b"SUBSCRIBE", channels, patterns, shards))
 
     async def unsubscribe(self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = ()) -> None:
         """Listen to these no longer. Messages that came before are still there.
 
         Server commands: UNSUBSCRIBE, PUNSUBSCRIBE, SUNSUBSCRIBE.
         """
-        await self._ask(*named(b"UNSUBSCRIBE", channels, patterns, shards))
+        await self._change(named(b"UNSUBSCRIBE", channels, patterns, shards))
 
-    async def _ask(self, *commands: tuple[bytes, tuple[Key, ...]]) -> None:
-        """Send those that name something, and wait until each name is confirmed."""
-        if self._connection is None or self._closed:
+    async def _change(self, asked: Asked) -> None:
+        if self._closed or (self._connection is None and self._error is None):
             raise ClientClosedError("this subscription is not open: use it in an async with block")
-        asked = [(name, names) for name, names in commands if names]
+        self._wanted.note(asked)
+        try:
+            await self._ask(asked)
+        except ConnectionLostError:
+            if not self._reconnects:
+                raise
+            try:
+                async with asyncio.timeout(self._options.timeout):
+                    await self._connect_again()
+            except TimeoutError as error:
+                if isinstance(error, KVError):
+                    raise
+                raise CallTimeoutError("there is no connection again yet", applied="no") from None
+
+    async def _connect_again(self) -> None:
+        """As often as it takes; who calls this says for how long.
+
+        Raises:
+            ServerError: the server refuses. It is not asked again by itself.
+            ClientClosedError: this was closed meanwhile.
+        """
+        if self._connection is not None and self._error is not None:  # and not since an earlier call
+            self.gaps += 1
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                await self._connect()
+            except (CannotConnectError, ConnectionLostError, CallTimeoutError, LoadingError):
+                self._error = self._lost()
+            except asyncio.CancelledError:
+                self._error = self._lost()
+                raise
+            else:
+                return
+            if not self._closed:
+                with contextlib.suppress(TimeoutError):
+                    self._changed.clear()
+                    async with asyncio.timeout(pause_of(attempt)):
+                        await self._changed.wait()
+            if self._closed:
+                raise ClientClosedError("this subscription is closed")
+
+    def _lost(self) -> ConnectionLostError:
+        """What whoever waits next is to find: that there is no connection, and that this gap is counted."""
+        self._connection = None
+        return ConnectionLostError("there is no connection again yet", applied="no")
+
+    async def _ask(self, asked: Asked) -> None:
+        """Send commands, and wait until each name is confirmed."""
+        if self._connection is None:
+            raise ConnectionLostError("there is no connection again yet", applied="no")
         self._missing += sum(len(names) for _, names in asked)
         self._connection.tell(b"".join(encode_command((name, *names)) for name, names in asked))
         try:
@@ -144,7 +218,8 @@ class AsyncSubscription:
         try:
             message = message_of(reply)
         except KVError as error:
-            self._end(error)
+            if self._connection is not None:
+                self._end(self._connection, error)
             return
         if message is None:
             self._missing -= 1
@@ -154,14 +229,8 @@ class AsyncSubscription:
                 self._connection.pause()
         self._changed.set()
 
-    def _end(self, error: KVError) -> None:
-        """What the connection calls when it is lost."""
-        self._error = error
-        self._changed.set()
-
-
-def named(
-    command: bytes, channels: tuple[Key, ...], patterns: Iterable[Key], shards: Iterable[Key]
-) -> tuple[tuple[bytes, tuple[Key, ...]], ...]:
-    """The commands that SUBSCRIBE or UNSUBSCRIBE stands for, each with its names."""
-    return (command, channels), (b"P" + command, tuple(patterns)), (b"S" + command, tuple(shards))
+    def _end(self, connection: AsyncConnection, error: KVError) -> None:
+        """What a connection calls when it is lost."""
+        if connection is self._connection:
+            self._error = error
+            self._changed.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -76,10 +77,12 @@ def test_closing_ends_the_loop_of_another_thread(kv: kvclient.Client) -> None:
 
 
 def test_a_connection_that_is_lost_is_told(own_kv: kvclient.Client) -> None:
-    with own_kv.listen("a") as messages:
+    with own_kv.listen("a", reconnect=False) as messages:
         assert own_kv.client_kill(type="pubsub") == 1
         with pytest.raises(ConnectionLostError):
             next(messages)
+        with pytest.raises(ConnectionLostError):
+            messages.subscribe("b")
 
 
 def test_many_messages(kv: kvclient.Client) -> None:
@@ -92,7 +95,7 @@ def test_many_messages(kv: kvclient.Client) -> None:
 
 def test_a_name_that_is_refused(own_url: str) -> None:
     with kvclient.connect(own_url) as client, pytest.raises(ServerError), client.listen() as messages:
-        messages._ask((b"SUBSCRIBE x", ("a",)))
+        messages._ask(((b"SUBSCRIBE x", ("a",)),), time.monotonic() + 5)
 
 
 def test_what_no_server_sends(own_url: str) -> None:
