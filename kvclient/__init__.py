@@ -18,6 +18,7 @@ from kvclient.errors import KVError
 from kvclient.listening import Message, Monitor, Subscription
 from kvclient.locking import Lock, Semaphore
 from kvclient.mapping import KeyMapping
+from kvclient.nearcache import NearCache
 from kvclient.pipeline import Pipeline
 from kvclient.recipes.limits import RateLimit
 from kvclient.transaction import Transaction, WatchingTransaction
@@ -33,6 +34,7 @@ __all__ = [
     "Lock",
     "Message",
     "Monitor",
+    "NearCache",
     "Pipeline",
     "RateLimit",
     "Semaphore",

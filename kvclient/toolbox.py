@@ -15,6 +15,7 @@ from kvclient.commands.base import Direct, prefixed
 from kvclient.files import CHUNK, ValueReader, ValueWriter
 from kvclient.locking import Lock, Semaphore
 from kvclient.mapping import KeyMapping
+from kvclient.nearcache import NearCache
 from kvclient.protocol import to_bytes
 from kvclient.recipes.limits import use
 from kvclient.recipes.locks import LockRecipes
@@ -23,10 +24,11 @@ from kvclient.recipes.steps import Ask, Call, Pause, Together, run
 from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from kvclient.client import Client
     from kvclient.commands.options import Ttl
+    from kvclient.connection import Connection
     from kvclient.pool import Pool
     from kvclient.protocol import Key, Reply, Value
     from kvclient.recipes.caching import Cache
@@ -44,6 +46,10 @@ class Toolbox(Commands[In, Out], Direct[In, Out]):
 
     _pool: Pool
     _cache: Cache
+
+    def _listening(self) -> Connection:
+        """A connection of its own, not yet open, for what the server sends unasked."""
+        raise NotImplementedError
 
     @property
     def _everything(self) -> Client:
@@ -137,6 +143,24 @@ class Toolbox(Commands[In, Out], Direct[In, Out]):
             ttl: the lifetime of what is stored, in seconds or as a timedelta.
         """
         return KeyMapping(cast("Client[Any, Any]", self).ns(prefix), ttl)
+
+    def near_cache(self, *, prefixes: Iterable[Key] = (), max_keys: int = 10_000) -> NearCache[Out]:
+        """A cache in this process for reads, which the server keeps right by telling of every change; for a with block.
+
+            with client.near_cache(prefixes=["user:"]) as near:
+                near.get("user:7")  # asked for once, then from this process until it changes
+
+        A change is seen as soon as its invalidation has arrived, also one by this client. Server command: CLIENT
+        TRACKING, with BCAST; over RESP3.
+
+        Args:
+            prefixes: of the keys to keep; none: all keys. Others are asked for each time.
+            max_keys: how many keys to keep; those kept for longest go first.
+
+        Raises (on entering):
+            CannotConnectError: there is no connection, or the server does not speak RESP3.
+        """
+        return NearCache(self._everything, self._listening, self._unpack, self._prefix, prefixes, max_keys)
 
     @overload
     def open(self, key: Key, mode: Literal["rb"] = "rb", *, chunk: int = CHUNK) -> io.BufferedReader: ...

@@ -12,12 +12,14 @@ Errors are those of kvclient.errors. Not here: any code; the names below live in
 from kvclient.aio.client import AsyncClient, connect
 from kvclient.aio.listening import AsyncSubscription
 from kvclient.aio.locking import AsyncLock, AsyncSemaphore
+from kvclient.aio.nearcache import AsyncNearCache
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.aio.transaction import AsyncTransaction, AsyncWatchingTransaction
 
 __all__ = [
     "AsyncClient",
     "AsyncLock",
+    "AsyncNearCache",
     "AsyncPipeline",
     "AsyncSemaphore",
     "AsyncSubscription",

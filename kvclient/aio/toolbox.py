@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 
 from kvclient.aio.files import AsyncValueReader, AsyncValueWriter
 from kvclient.aio.locking import AsyncLock, AsyncSemaphore
+from kvclient.aio.nearcache import AsyncNearCache
 from kvclient.caching import AsyncCachedFunction, Lifetimes, async_cached
 from kvclient.commands import Commands
 from kvclient.commands.base import Awaited, prefixed
@@ -24,7 +25,8 @@ from kvclient.recipes.steps import Ask, Call, Pause, Together, run_async
 from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    import ssl
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from kvclient.aio.client import AsyncClient
     from kvclient.commands.options import Ttl
@@ -43,6 +45,7 @@ class AsyncToolbox(Commands[In, Out], Awaited[In, Out]):
     """The part of AsyncClient that is built on the rest of it."""
 
     _cache: Cache
+    _tls: ssl.SSLContext | None
 
     @property
     def _everything(self) -> AsyncClient:
@@ -76,6 +79,10 @@ class AsyncToolbox(Commands[In, Out], Awaited[In, Out]):
         """Keep a coroutine function's results on the server: a decorator. See Client.cached()."""
         view = cast("AsyncClient[Any, Any]", self)
         return async_cached(view, serializer, key, Lifetimes(ttl, stale, early, lease))
+
+    def near_cache(self, *, prefixes: Iterable[Key] = (), max_keys: int = 10_000) -> AsyncNearCache[Out]:
+        """A cache in this process for reads, which the server keeps right. See Client.near_cache()."""
+        return AsyncNearCache(self._everything, self._tls, self._unpack, self._prefix, prefixes, max_keys)
 
     @overload
     def open(self, key: Key, mode: Literal["rb"] = "rb", *, chunk: int = CHUNK) -> AsyncValueReader: ...

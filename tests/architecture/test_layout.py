@@ -116,6 +116,7 @@ THREADING_FILES = {
     "kvserver/store/memory.py",  # the keyspace lock
     "kvclient/listening.py",  # the event that ends the pause before another connection
     "kvclient/locking.py",  # the thread that keeps a lock
+    "kvclient/nearcache.py",  # the thread that hears of changes, and the lock of what is kept
     "kvclient/pool.py",  # the lock of the pool
 }
 
