@@ -6,6 +6,7 @@ shared (pool.py).
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -15,6 +16,7 @@ from kvclient.commands.base import Direct
 from kvclient.connection import Connection
 from kvclient.errors import BadURLError, CommandRefusedError, KVError, ServerError, UnpackError
 from kvclient.listening import Monitor, Subscription
+from kvclient.observer import name_of, told
 from kvclient.once import Once
 from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner, Pipeline
 from kvclient.pool import Pool
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from kvclient.commands.base import Args
+    from kvclient.observer import Observer
     from kvclient.protocol import Key, Name, Reply, Value
     from kvclient.transaction import WatchingTransaction
 
@@ -42,14 +45,14 @@ _monotonic = time.monotonic
 
 @overload
 def connect(
-    url: str | None = None, *,
+    url: str | None = None, *, observer: Observer | None = None,
     timeout: float | None = None, max_connections: int | None = None, max_idle: float | None = None,
     retries: int | None = None, name: str | None = None, username: str | None = None, password: str | None = None,
     db: int | None = None, protocol: Literal[2, 3] | None = None, tls: ssl.SSLContext | None = None,
 ) -> Client: ...  # fmt: skip
 @overload
 def connect(
-    url: str | None = None, *, serializer: Serializer[In, Out],
+    url: str | None = None, *, serializer: Serializer[In, Out], observer: Observer | None = None,
     timeout: float | None = None, max_connections: int | None = None, max_idle: float | None = None,
     retries: int | None = None, name: str | None = None, username: str | None = None, password: str | None = None,
     db: int | None = None, protocol: Literal[2, 3] | None = None, tls: ssl.SSLContext | None = None,
@@ -58,6 +61,7 @@ def connect(
     url: str | None = None,
     *,
     serializer: Serializer[Any, Any] = PLAIN,
+    observer: Observer | None = None,
     timeout: float | None = None,
     max_connections: int | None = None,
     max_idle: float | None = None,
@@ -77,6 +81,7 @@ def connect(
             that of the environment variable KV_URL, or redis://127.0.0.1:6379/0.
         serializer: how values become bytes and bytes values, see kvclient.serializers. Without one, values are
             bytes, text or numbers going in, and bytes coming out.
+        observer: is told of each call and of what becomes of connections; see kvclient.observer.
         timeout: seconds that one call may take, waiting, connecting and trying again included. Default 5.
         max_connections: the most connections to open, as many as calls can run at once. Default 32.
         max_idle: seconds after which a connection that nobody uses is closed. Default 300.
@@ -98,7 +103,7 @@ def connect(
         name=name, username=username, password=password, db=db, protocol=protocol,
         tls=True if tls is not None else None,
     )  # fmt: skip
-    client = Client(options, tls, serializer)
+    client = Client(options, tls, serializer, observer)
     try:
         client.check()
     except BaseException:
@@ -115,13 +120,20 @@ class Client(Toolbox[In, Out]):
     and iteration. Make one with connect().
     """
 
-    def __init__(self, options: Options, tls: ssl.SSLContext | None, serializer: Serializer[In, Out]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        tls: ssl.SSLContext | None,
+        serializer: Serializer[In, Out],
+        observer: Observer | None = None,
+    ) -> None:
         super().__init__(serializer)
         self.options = options
+        self._observer = observer
         self._timeout = options.timeout
         context = tls if tls is not None or not options.tls else tls_context(options)
         self._context = context
-        self._pool = Pool(lambda: Connection(options, context), options.max_connections, options.max_idle)
+        self._pool = Pool(lambda: Connection(options, context), options.max_connections, options.max_idle, observer)
         self._cache = Cache(_monotonic)
 
     def __repr__(self) -> str:
@@ -183,21 +195,35 @@ class Client(Toolbox[In, Out]):
         refuse_connection_commands(args)
         if self._prefix:
             raise CommandRefusedError(NOT_IN_A_NAMESPACE)
-        return self.run(encode_command(args), to.anything, False, self._timeout if timeout is None else timeout)
+        payload, seconds = encode_command(args), self._timeout if timeout is None else timeout
+        with self._told(name_of(args)):
+            return self._run(payload, to.anything, False, seconds)
 
     def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
         payload = encode_command(words)
         timeout = self._timeout if patience is None else self._timeout + patience
+        if self._observer is not None:
+            with self._told(name_of(words)):
+                return self._run(payload, convert, safe, timeout)
         deadline = _monotonic() + timeout
         try:  # most calls succeed
             return self._attempt(payload, convert, deadline)
         except KVError as error:
             return self._again(error, payload, convert, safe, deadline, self.options.retries)
 
-    def run(
+    def _told(self, name: str, count: int = 1) -> contextlib.AbstractContextManager[None]:
+        """For a with block that is a call: the observer is told of it at its end, if there is one."""
+        return told(self._observer, self.options, name, count)
+
+    def run(self, words: Args, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int) -> T:
+        """Run one command, made again as often as `retries` says. For the modules that are part of a client."""
+        with self._told(name_of(words)):
+            return self._run(encode_command(words), convert, safe, timeout, retries)
+
+    def _run(
         self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int | None = None
     ) -> T:
-        """Send one command and convert its reply; again if it failed and that cannot apply it twice. Not for users."""
+        """Send one command and convert its reply; again if it failed and that cannot apply it twice."""
         deadline = _monotonic() + timeout
         try:
             return self._attempt(payload, convert, deadline)
@@ -244,7 +270,7 @@ class Client(Toolbox[In, Out]):
 
     def _manner(self, timeout: float | None, *, raise_errors: bool = True) -> Manner[In, Out]:
         seconds = self._timeout if timeout is None else timeout
-        return Manner(self.serializer, self._prefix, seconds, self.options.retries, raise_errors)
+        return Manner(self.serializer, self._prefix, seconds, self.options.retries, raise_errors, self._told)
 
     def pipeline(self, *, raise_errors: bool = True, timeout: float | None = None) -> Pipeline[In, Out]:
         """Collect commands in a with block and send them together at its end.

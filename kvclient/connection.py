@@ -152,6 +152,11 @@ class Connection:
         self.close()
 
     @property
+    def address(self) -> str:
+        """The server's, for messages."""
+        return self._options.address
+
+    @property
     def closed(self) -> bool:
         """True before open() and after close()."""
         return self._sock is None

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from kvclient.commands import Commands
 from kvclient.commands.base import Direct
 from kvclient.errors import CommandRefusedError, UnknownCommandError
-from kvclient.protocol import encode_command
 from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
@@ -54,6 +53,6 @@ class Once(Commands[In, Out], Direct[In, Out]):
         if not safe:
             words = with_token(words, timeout)
         try:
-            return self._client.run(encode_command(words), convert, True, timeout, RETRIES)
+            return self._client.run(words, convert, True, timeout, RETRIES)
         except UnknownCommandError as error:
             raise refusal_of(error) from None

@@ -5,6 +5,7 @@ Not here: the order of sending and reading that keeps long pipelines from blocki
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar
@@ -19,6 +20,7 @@ from kvclient.errors import (
     ServerError,
     TransactionConflictError,
 )
+from kvclient.observer import PIPELINE
 from kvclient.protocol import encode_command
 from kvclient.retry import pause_before_retry
 from kvclient.serializers import In, Out
@@ -67,13 +69,15 @@ class Manner(Generic[In, Out]):
         timeout: seconds to wait for each chunk.
         retries: how often to try again, where that is safe.
         raise_errors: whether refused commands make the whole raise.
+        told: what to send within, for an observer; takes a name and how many commands it is.
     """
 
     serializer: Serializer[In, Out]
     prefix: bytes
     timeout: float
     retries: int
-    raise_errors: bool = True
+    raise_errors: bool
+    told: Callable[[str, int], contextlib.AbstractContextManager[None]]
 
 
 class Batch(Commands[In, Out], Queued[In, Out]):
@@ -84,6 +88,7 @@ class Batch(Commands[In, Out], Queued[In, Out]):
         self._timeout = manner.timeout
         self._retries = manner.retries
         self._raise_errors = manner.raise_errors
+        self._told = manner.told
         self._payloads: list[bytes] = []
         self._futures: list[Future[object]] = []
         self._patience = 0.0
@@ -117,6 +122,8 @@ class Batch(Commands[In, Out], Queued[In, Out]):
         if self._prefix:
             raise CommandRefusedError(NOT_IN_A_NAMESPACE)
         return self._submit(args, to.anything, safe=False)
+
+    _name = PIPELINE
 
     def _clear(self) -> None:
         self._payloads, self._futures, self._safe, self._patience = [], [], True, 0.0
@@ -188,6 +195,14 @@ class Pipeline(Batch[In, Out]):
         if not payloads:
             return ()
         parts = list(chunks(payloads))
+        with self._told(self._name, len(futures)):
+            self._send(parts, futures, patience, safe=safe)
+        return self._results(futures)
+
+    def _send(
+        self, parts: list[tuple[bytes, int]], futures: list[Future[object]], patience: float, *, safe: bool
+    ) -> None:
+        """Send; again if that failed and cannot apply anything twice."""
         deadline = _monotonic() + self._timeout
         attempt = 1
         while True:
@@ -199,7 +214,7 @@ class Pipeline(Batch[In, Out]):
                 if pause is None:
                     raise
             else:
-                return self._results(futures)
+                return
             self._lender.pause(pause)
             attempt += 1
 

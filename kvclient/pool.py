@@ -17,17 +17,21 @@ from __future__ import annotations
 import collections
 import functools
 import os
+import sys
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
 from kvclient.errors import ClientClosedError, PoolTimeoutError
+from kvclient.observer import ConnectionEvent, error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
     from kvclient.connection import Connection
+    from kvclient.observer import Observer
 
 CHECK_AFTER: Final = 0.001  # seconds idle after which a connection is looked at before it is used again
 LOOK_AGAIN: Final = 0.1  # seconds: a place freed by garbage collection wakes nobody, so waiters look
@@ -54,7 +58,14 @@ class Pool:
     is closed when another is given back.
     """
 
-    def __init__(self, make: Callable[[], Connection], size: int, max_idle: float = 300.0) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Connection],
+        size: int,
+        max_idle: float = 300.0,
+        observer: Observer | None = None,
+    ) -> None:
+        self._observer = observer
         self._make = make
         self._size = size
         self._max_idle = max_idle
@@ -112,7 +123,10 @@ class Pool:
 
     def drop(self, connection: Connection) -> None:
         """Close a connection and free its place."""
+        was_open = not connection.closed
         connection.close()
+        if self._observer is not None and was_open:
+            self._tell(connection)
         with self._lock:
             self._live.pop(id(connection), None)
             if self._waiters:
@@ -158,9 +172,20 @@ class Pool:
     def _open(self, connection: Connection, deadline: float) -> None:
         try:
             connection.open(deadline)
-        except BaseException:
+        except BaseException as error:
             self.drop(connection)
+            if self._observer is not None:
+                self._observer.connection(ConnectionEvent("failed", connection.address, error_of(error)))
             raise
+        if self._observer is not None:
+            self._observer.connection(ConnectionEvent("opened", connection.address))
+
+    def _tell(self, connection: Connection) -> None:
+        """Tell the observer that a connection was closed, and if by an error, by which: that being handled now."""
+        assert self._observer is not None
+        error = sys.exception()
+        kind: Literal["lost", "closed"] = "closed" if error is None else "lost"
+        self._observer.connection(ConnectionEvent(kind, connection.address, error_of(error)))
 
     @staticmethod
     def _hand(waiter: _Waiter, connection: Connection | None) -> None:

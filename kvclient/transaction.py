@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kvclient.commands import Commands
 from kvclient.commands.base import Direct, prefixed
 from kvclient.errors import ProtocolError, ServerError, TransactionConflictError
+from kvclient.observer import TRANSACTION
 from kvclient.pipeline import Pipeline
 from kvclient.protocol import encode_command
 from kvclient.serializers import In, Out
@@ -46,6 +47,8 @@ class Transaction(Pipeline[In, Out]):
     does the block (PipelineError). A command that the server refuses beforehand keeps all of them from running
     (TransactionAbortedError). It belongs to one thread. Leaving the block by an exception sends nothing.
     """
+
+    _name = TRANSACTION
 
     def _exchange(
         self, connection: Connection, chunks: list[tuple[bytes, int]], futures: list[Future[object]], timeout: float

@@ -6,6 +6,7 @@ Not here: which commands there are (commands/), how a socket is used (connection
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import time
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -21,6 +22,7 @@ from kvclient.commands import refuse_connection_commands, to
 from kvclient.commands.base import Awaited
 from kvclient.errors import CommandRefusedError, KVError, ServerError
 from kvclient.listening import named
+from kvclient.observer import name_of, told
 from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner
 from kvclient.protocol import encode_command, to_bytes
 from kvclient.recipes.caching import Cache
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from kvclient.aio.connection import AsyncConnection
     from kvclient.aio.transaction import AsyncWatchingTransaction
     from kvclient.commands.base import Args
+    from kvclient.observer import Observer
     from kvclient.protocol import Key, Name, Reply, Value
 
 T = TypeVar("T")
@@ -45,14 +48,14 @@ _monotonic = time.monotonic
 
 @overload
 def connect(
-    url: str | None = None, *,
+    url: str | None = None, *, observer: Observer | None = None,
     timeout: float | None = None, max_connections: int | None = None, max_idle: float | None = None,
     retries: int | None = None, name: str | None = None, username: str | None = None, password: str | None = None,
     db: int | None = None, protocol: Literal[2, 3] | None = None, tls: ssl.SSLContext | None = None,
 ) -> AsyncClient: ...  # fmt: skip
 @overload
 def connect(
-    url: str | None = None, *, serializer: Serializer[In, Out],
+    url: str | None = None, *, serializer: Serializer[In, Out], observer: Observer | None = None,
     timeout: float | None = None, max_connections: int | None = None, max_idle: float | None = None,
     retries: int | None = None, name: str | None = None, username: str | None = None, password: str | None = None,
     db: int | None = None, protocol: Literal[2, 3] | None = None, tls: ssl.SSLContext | None = None,
@@ -61,6 +64,7 @@ def connect(
     url: str | None = None,
     *,
     serializer: Serializer[Any, Any] = PLAIN,
+    observer: Observer | None = None,
     timeout: float | None = None,
     max_connections: int | None = None,
     max_idle: float | None = None,
@@ -88,7 +92,7 @@ def connect(
         name=name, username=username, password=password, db=db, protocol=protocol,
         tls=True if tls is not None else None,
     )  # fmt: skip
-    return AsyncClient(options, tls, serializer)
+    return AsyncClient(options, tls, serializer, observer)
 
 
 class AsyncClient(AsyncToolbox[In, Out]):
@@ -98,12 +102,19 @@ class AsyncClient(AsyncToolbox[In, Out]):
     disturbs no other.
     """
 
-    def __init__(self, options: Options, tls: ssl.SSLContext | None, serializer: Serializer[In, Out]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        tls: ssl.SSLContext | None,
+        serializer: Serializer[In, Out],
+        observer: Observer | None = None,
+    ) -> None:
         super().__init__(serializer)
         self.options = options
+        self._observer = observer
         self._timeout = options.timeout
         self._tls = tls if tls is not None or not options.tls else tls_context(options)
-        self._pool = AsyncPool(options, self._tls)
+        self._pool = AsyncPool(options, self._tls, observer)
         self._cache = Cache(_monotonic)
 
     def __repr__(self) -> str:
@@ -147,19 +158,36 @@ class AsyncClient(AsyncToolbox[In, Out]):
         if self._prefix:
             raise CommandRefusedError(NOT_IN_A_NAMESPACE)
         seconds = self._timeout if timeout is None else timeout
-        return await self.run(encode_command(args), to.anything, False, seconds)
+        payload = encode_command(args)
+        with self._told(name_of(args)):
+            return await self._run(payload, to.anything, False, seconds)
 
     def _submit(
         self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None
     ) -> Coroutine[object, object, T]:
-        if patience is None:
-            return self.run(encode_command(words), convert, safe, self._timeout)
-        return self._run_apart(words, convert, self._timeout + patience)
+        if patience is not None:
+            call = self._run_apart(words, convert, self._timeout + patience)
+        else:
+            call = self._run(encode_command(words), convert, safe, self._timeout)
+        return call if self._observer is None else self._observed(name_of(words), call)
 
-    async def run(
+    async def _observed(self, name: str, call: Coroutine[object, object, T]) -> T:
+        with self._told(name):
+            return await call
+
+    def _told(self, name: str, count: int = 1) -> contextlib.AbstractContextManager[None]:
+        """For a with block that is a call: the observer is told of it at its end, if there is one."""
+        return told(self._observer, self.options, name, count)
+
+    async def run(self, words: Args, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int) -> T:
+        """Run one command, made again as often as `retries` says. For the modules that are part of a client."""
+        with self._told(name_of(words)):
+            return await self._run(encode_command(words), convert, safe, timeout, retries)
+
+    async def _run(
         self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int | None = None
     ) -> T:
-        """Send one command and convert its reply; again if it failed and that cannot apply it twice. Not for users."""
+        """Send one command and convert its reply; again if it failed and that cannot apply it twice."""
         pool = self._pool
         deadline = _monotonic() + timeout
         retries = self.options.retries if retries is None else retries
@@ -202,7 +230,7 @@ class AsyncClient(AsyncToolbox[In, Out]):
 
     def _manner(self, timeout: float | None, *, raise_errors: bool = True) -> Manner[In, Out]:
         seconds = self._timeout if timeout is None else timeout
-        return Manner(self.serializer, self._prefix, seconds, self.options.retries, raise_errors)
+        return Manner(self.serializer, self._prefix, seconds, self.options.retries, raise_errors, self._told)
 
     @overload
     def transaction(self, *, timeout: float | None = None) -> AsyncTransaction[In, Out]: ...

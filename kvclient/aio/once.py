@@ -8,7 +8,6 @@ from kvclient.commands import Commands
 from kvclient.commands.base import Awaited
 from kvclient.errors import UnknownCommandError
 from kvclient.once import RETRIES, refusal_of, with_token
-from kvclient.protocol import encode_command
 from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
@@ -33,6 +32,6 @@ class AsyncOnce(Commands[In, Out], Awaited[In, Out]):
         if not safe:
             words = with_token(words, timeout)
         try:
-            return await self._client.run(encode_command(words), convert, True, timeout, RETRIES)
+            return await self._client.run(words, convert, True, timeout, RETRIES)
         except UnknownCommandError as error:
             raise refusal_of(error) from None

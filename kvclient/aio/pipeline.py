@@ -60,6 +60,14 @@ class AsyncPipeline(Batch[In, Out]):
         if not payloads:
             return ()
         parts = list(chunks(payloads))
+        with self._told(self._name, len(futures)):
+            await self._send(parts, futures, patience, safe=safe)
+        return self._results(futures)
+
+    async def _send(
+        self, parts: list[tuple[bytes, int]], futures: list[Future[object]], patience: float, *, safe: bool
+    ) -> None:
+        """Send; again if that failed and cannot apply anything twice."""
         deadline = time.monotonic() + self._timeout
         attempt = 1
         while True:
@@ -71,7 +79,7 @@ class AsyncPipeline(Batch[In, Out]):
                 if pause is None:
                     raise
             else:
-                return self._results(futures)
+                return
             await asyncio.sleep(pause)
             attempt += 1
 

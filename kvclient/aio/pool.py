@@ -15,18 +15,23 @@ from typing import TYPE_CHECKING
 
 from kvclient.aio.connection import AsyncConnection
 from kvclient.errors import ClientClosedError, PoolTimeoutError
+from kvclient.observer import ConnectionEvent, error_of
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
+    from typing import Literal
 
+    from kvclient.errors import KVError
+    from kvclient.observer import Observer
     from kvclient.url import Options
 
 
 class AsyncPool:
     """The connections to one server. It belongs to the event loop that first uses it."""
 
-    def __init__(self, options: Options, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, options: Options, tls: ssl.SSLContext | None, observer: Observer | None = None) -> None:
+        self._observer = observer
         self._options = options
         self._tls = tls
         self._opening = asyncio.Lock()  # so that tasks that come together open one connection and no more
@@ -89,14 +94,29 @@ class AsyncPool:
 
     async def _open(self) -> AsyncConnection:
         self._check_open()
-        connection = AsyncConnection()
-        await connection.open(self._options, self._tls)
+        is_open = False
+        connection = AsyncConnection(lost=lambda error: self._lost(error) if is_open else None)
+        try:
+            await connection.open(self._options, self._tls)
+        except BaseException as error:
+            self._tell("failed", error)
+            raise
+        is_open = True
+        self._tell("opened")
         try:
             self._check_open()  # still
         except ClientClosedError:
             connection.close()
             raise
         return connection
+
+    def _lost(self, error: KVError) -> None:
+        """What a connection calls when it has ended."""
+        self._tell("closed" if self._closed else "lost", None if self._closed else error)
+
+    def _tell(self, kind: Literal["opened", "failed", "lost", "closed"], error: BaseException | None = None) -> None:
+        if self._observer is not None:
+            self._observer.connection(ConnectionEvent(kind, self._options.address, error_of(error)))
 
     def _check_open(self) -> None:
         if self._closed:

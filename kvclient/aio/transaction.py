@@ -12,6 +12,7 @@ from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.commands import Commands
 from kvclient.commands.base import Awaited, prefixed
 from kvclient.errors import ServerError, TransactionConflictError
+from kvclient.observer import TRANSACTION
 from kvclient.protocol import encode_command
 from kvclient.serializers import In, Out
 from kvclient.transaction import enclosed, exec_results
@@ -38,6 +39,8 @@ class AsyncTransaction(AsyncPipeline[In, Out]):
 
     What fails, and how, is as for kvclient.Transaction.
     """
+
+    _name = TRANSACTION
 
     async def _exchange(
         self, connection: AsyncConnection, parts: list[tuple[bytes, int]], futures: list[Future[object]], wait: float
