@@ -114,6 +114,7 @@ THREADING_FILES = {
     "kvserver/store/expiry.py",  # the event that wakes the thread of expiry
     "kvserver/store/lock.py",  # the keyspace lock with a journal
     "kvserver/store/memory.py",  # the keyspace lock
+    "kvclient/cli/top.py",  # the pause between two looks
     "kvclient/listening.py",  # the event that ends the pause before another connection
     "kvclient/locking.py",  # the thread that keeps a lock
     "kvclient/nearcache.py",  # the thread that hears of changes, and the lock of what is kept

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 _SECONDS = 20
-_UNSEEN = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r+(?=\n)")
+_UNSEEN = re.compile(r"\x1b\[\??[0-9;]*[A-Za-z]|\r+(?=\n)")
 """Colours and cursor movements, and the carriage returns of line ends."""
 
 
@@ -76,5 +76,7 @@ class Terminal:
         with contextlib.suppress(OSError):  # how Linux reports that the other end is closed
             if ready and (written := os.read(self._own, 65536)):
                 self._screen += written.decode("utf-8", "replace")
+                if b"\x1b[6n" in written:  # a program that asks where the cursor is gets an answer, as from a real one
+                    self.type("\x1b[1;1R")
                 return True
         return False
