@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from kvclient.commands import refuse_connection_commands, to
-from kvclient.commands.base import Direct
 from kvclient.connection import Connection
 from kvclient.errors import BadURLError, CommandRefusedError, KVError, ServerError, UnpackError
 from kvclient.listening import Monitor, Subscription
@@ -174,9 +173,10 @@ class Client(Toolbox[In, Out]):
         return self._view(PLAIN, b"")
 
     def _view(self, serializer: Serializer[T, X], prefix: bytes) -> Client[T, X]:
-        view: Client[Any, Any] = copy.copy(self)
-        Direct.__init__(view, serializer, prefix)
-        return view
+        view: Any = copy.copy(self)
+        view.show(serializer, prefix)
+        shown: Client[T, X] = view
+        return shown
 
     # ---- running commands ----------------------------------------------------------------------------------
 
@@ -254,9 +254,10 @@ class Client(Toolbox[In, Out]):
         connection = pool.take(deadline)
         try:
             reply = connection.call(payload, deadline)
-            if not isinstance(reply, ServerError):
-                result = convert(reply)
-        except UnpackError:  # the reply was whole
+            if isinstance(reply, ServerError):
+                raise reply
+            result = convert(reply)
+        except (ServerError, UnpackError):  # the reply was whole
             pool.give(connection)
             raise
         except BaseException:
@@ -264,8 +265,6 @@ class Client(Toolbox[In, Out]):
             pool.drop(connection)
             raise
         pool.give(connection)
-        if isinstance(reply, ServerError):
-            raise reply
         return result
 
     def _manner(self, timeout: float | None, *, raise_errors: bool = True) -> Manner[In, Out]:

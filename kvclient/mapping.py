@@ -139,8 +139,8 @@ class KeyMapping(MutableMapping[str, V]):
 
     def update(self, other: Mapping[str, V] | Iterable[tuple[str, V]] = (), /, **more: V) -> None:  # type: ignore[override]
         """Store many values, some hundred at a time."""
-        pairs = list(other.items() if isinstance(other, Mapping) else other)
-        pairs += more.items()
+        items: Any = other.items() if isinstance(other, Mapping) else other
+        pairs: list[tuple[str, V]] = [*items, *more.items()]
         for start in range(0, len(pairs), PAGE):
             page = {_key(key): value for key, value in pairs[start : start + PAGE]}
             if self._ttl is None:

@@ -48,6 +48,7 @@ class Lender(Protocol):
 
     def take(self, deadline: float, /) -> Connection:
         """A connection, by `deadline` (monotonic seconds)."""
+        raise NotImplementedError
 
     def give(self, connection: Connection, /) -> None:
         """Take back one whose replies have all been read."""

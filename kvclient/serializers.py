@@ -97,7 +97,8 @@ def msgpack() -> Serializer[Any, Any]:
     """MessagePack: as JSON, and bytes; smaller. Needs the extra `msgpack`: pip install kvserver[msgpack]."""
     import msgpack
 
-    return serializer("msgpack", msgpack.packb, msgpack.unpackb)
+    library: Any = msgpack  # it has no types
+    return serializer("msgpack", library.packb, library.unpackb)
 
 
 def model(kind: type[T]) -> Serializer[T, T]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from kvclient.commands import Commands
 from kvclient.commands.base import Direct, prefixed
@@ -15,7 +15,7 @@ from kvclient.errors import ProtocolError, ServerError, TransactionConflictError
 from kvclient.observer import TRANSACTION
 from kvclient.pipeline import Pipeline
 from kvclient.protocol import encode_command
-from kvclient.serializers import In, Out
+from kvclient.serializers import In, Out, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from kvclient.pool import Pool
     from kvclient.protocol import Key, Reply
 
-T = TypeVar("T")
 
 _MULTI = encode_command((b"MULTI",))
 _EXEC = encode_command((b"EXEC",))
@@ -67,7 +66,8 @@ class Now(Commands[In, Out], Direct[In, Out]):
         self._connection = connection
         self._timeout = manner.timeout
 
-    def _submit(self, words: Args, convert: Callable[[Reply], T], _safe: bool, patience: float | None) -> T:
+    def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
+        del safe  # nothing is made again while keys are watched
         reply = self._connection.call(encode_command(words), _monotonic() + self._timeout + (patience or 0))
         if isinstance(reply, ServerError):
             raise reply

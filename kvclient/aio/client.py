@@ -19,7 +19,6 @@ from kvclient.aio.toolbox import AsyncToolbox
 from kvclient.aio.transaction import AsyncTransaction, watching
 from kvclient.client import tls_context
 from kvclient.commands import refuse_connection_commands, to
-from kvclient.commands.base import Awaited
 from kvclient.errors import CommandRefusedError, KVError, ServerError
 from kvclient.listening import named
 from kvclient.observer import name_of, told
@@ -142,9 +141,10 @@ class AsyncClient(AsyncToolbox[In, Out]):
         return self._view(PLAIN, b"")
 
     def _view(self, serializer: Serializer[T, X], prefix: bytes) -> AsyncClient[T, X]:
-        view: AsyncClient[Any, Any] = copy.copy(self)
-        Awaited.__init__(view, serializer, prefix)
-        return view
+        view: Any = copy.copy(self)
+        view.show(serializer, prefix)
+        shown: AsyncClient[T, X] = view
+        return shown
 
     # ---- running commands ----------------------------------------------------------------------------------
 

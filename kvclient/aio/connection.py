@@ -126,9 +126,9 @@ class AsyncConnection(asyncio.Protocol):
         if error is not None:
             self.fail(error)
 
-    def connection_lost(self, cause: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed, by whichever side."""
-        reason = f": {cause}" if cause else ""
+        reason = f": {exc}" if exc else ""
         self.fail(ConnectionLostError(f"the server closed the connection before its reply was complete{reason}"))
         if self._alarm is not None:
             self._alarm.cancel()

@@ -6,7 +6,7 @@ Not here: what EXEC's reply means (transaction.py one folder up), and what pipel
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.commands import Commands
@@ -14,7 +14,7 @@ from kvclient.commands.base import Awaited, prefixed
 from kvclient.errors import ServerError, TransactionConflictError
 from kvclient.observer import TRANSACTION
 from kvclient.protocol import encode_command
-from kvclient.serializers import In, Out
+from kvclient.serializers import In, Out, T
 from kvclient.transaction import enclosed, exec_results
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from kvclient.commands.base import Args, Future
     from kvclient.pipeline import Manner
     from kvclient.protocol import Key, Reply
-
-T = TypeVar("T")
 
 
 class AsyncTransaction(AsyncPipeline[In, Out]):
@@ -61,7 +59,8 @@ class AsyncNow(Commands[In, Out], Awaited[In, Out]):
         self._connection = connection
         self._timeout = manner.timeout
 
-    async def _submit(self, words: Args, convert: Callable[[Reply], T], _safe: bool, patience: float | None) -> T:
+    async def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
+        del safe  # nothing is made again while keys are watched
         connection = self._connection
         deadline = connection.now() + self._timeout + (patience or 0)
         (reply,) = await connection.send(encode_command(words), 1, deadline)

@@ -123,6 +123,10 @@ class Face(Generic[In, Out]):
     """A kind of object that commands are called on."""
 
     def __init__(self, serializer: Serializer[In, Out], prefix: bytes = b"") -> None:
+        self.show(serializer, prefix)
+
+    def show(self, serializer: Serializer[In, Out], prefix: bytes) -> None:
+        """Take values of the serializer's types, and keys within a namespace. For copies of a face, its views."""
         self.serializer = serializer
         self._pack = serializer.pack
         self._unpack = serializer.unpack

@@ -135,6 +135,7 @@ _ARRAY, _MAP, _SET, _PUSH, _ATTRIBUTE = (ord(c) for c in "*%~>|")
 _AGGREGATES: Final = frozenset({_ARRAY, _MAP, _SET, _PUSH, _ATTRIBUTE})
 _SIMPLE, _BULK, _BULK_ERROR, _VERBATIM = (ord(c) for c in "+$!=")
 _BULKS: Final = frozenset({_BULK, _BULK_ERROR, _VERBATIM})
+_KINDS: Final = frozenset(_SCALARS) | _AGGREGATES | _BULKS
 
 
 def _malformed(what: str, line: bytes) -> ProtocolError:
@@ -232,8 +233,11 @@ class Decoder:
         if data:
             self._parts.append(data)
             self._held += len(data)
-        if self._bulk_size < 0 and self._held > MAX_LINE:
-            raise _malformed("line (too long)", self._parts[0])
+        if self._bulk_size < 0 and self._parts:
+            if self._parts[0][0] not in _KINDS:  # at once, and not when the line ends, if it ever does
+                raise _malformed("type", self._parts[0])
+            if self._held > MAX_LINE:
+                raise _malformed("line (too long)", self._parts[0])
 
     def _feed_bulk(self, data: bytes) -> None:
         """Go on with the bulk string of which earlier bytes are held; join its parts once, at its end."""
@@ -397,7 +401,7 @@ def _assemble(frame: _Frame) -> Reply:
     if frame.kind == _ATTRIBUTE:
         return items[-1]
     if frame.kind == _SET:
-        return {_frozen(item) for item in items}
+        return set(map(_frozen, items))
     return dict(zip(map(_frozen, items[::2]), items[1::2], strict=True))
 
 

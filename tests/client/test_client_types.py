@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 PROGRAM = """
 import kvclient
@@ -87,3 +92,38 @@ def test_types_are_exact_and_mistakes_are_found(tmp_path: Path) -> None:
     lines = enumerate(PROGRAM.splitlines(), 1)
     expected = {number: line.split("  # ")[1] for number, line in lines if "  # " in line}
     assert found == expected, done.stdout + done.stderr
+
+
+def test_pyright_agrees(tmp_path: Path) -> None:
+    """On the library, and on each type that the program above reveals. By basedpyright, set to pyright's rules."""
+    checker = shutil.which("basedpyright", path=str(Path(sys.executable).parent))
+    if checker is None:
+        assert os.environ.get("CI") != "true", "scripts/setup --ecosystem should have installed it"
+        pytest.skip("basedpyright is not installed; scripts/setup --ecosystem does that")
+    root = Path(__file__).parents[2]
+    (tmp_path / "program.py").write_text(PROGRAM)
+    settings = {
+        "include": [str(tmp_path / "program.py"), str(root / "kvclient")],
+        "extraPaths": [str(root)],
+        "typeCheckingMode": "standard",
+        "pythonVersion": "3.11",
+        "reportMissingModuleSource": "none",
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = [checker, "-p", str(tmp_path), "--pythonpath", sys.executable, "--outputjson"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    found: dict[int, str] = {}
+    elsewhere = []
+    for each in json.loads(done.stdout)["generalDiagnostics"]:
+        line = each["range"]["start"]["line"] + 1
+        if not each["file"].endswith("program.py"):
+            elsewhere.append(f"{each['file']}:{line} {each['message']}")
+        elif each["severity"] == "error":
+            found[line] = "error"
+        elif revealed := re.search(r'^Type of ".*" is "(.*)"$', each["message"], re.DOTALL):
+            found[line] = revealed[1]
+    assert elsewhere == []
+    lines = enumerate(PROGRAM.splitlines(), 1)
+    expected = {number: line.split("  # ")[1] for number, line in lines if "  # " in line}
+    shortened = {number: re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", text) for number, text in expected.items()}
+    assert found == shortened
