@@ -41,7 +41,7 @@ T = TypeVar("T")
 _monotonic = time.monotonic
 
 
-class Toolbox(Commands[In, Out], Direct[In, Out]):
+class Toolbox(Commands[In, Out], Direct[In, Out], is_part=True):
     """The part of Client that is built on the rest of it."""
 
     _pool: Pool

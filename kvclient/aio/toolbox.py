@@ -41,7 +41,7 @@ T = TypeVar("T")
 _monotonic = time.monotonic
 
 
-class AsyncToolbox(Commands[In, Out], Awaited[In, Out]):
+class AsyncToolbox(Commands[In, Out], Awaited[In, Out], is_part=True):
     """The part of AsyncClient that is built on the rest of it."""
 
     _cache: Cache

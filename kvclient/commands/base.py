@@ -229,7 +229,9 @@ class Command(Generic[S, P, T]):
         self._places = _places_of_keys(build)
         # help() and documentation tools read the builder's signature: let it tell what the method returns.
         source = type(convert).__call__ if unpacks else convert
-        build.__annotations__["return"] = source.__annotations__["return"]
+        build.__annotations__["return"] = (
+            source.__annotations__["return"].replace("X", "Out") if unpacks else (source.__annotations__["return"])
+        )
 
     def under(
         self, prefix: bytes, args: tuple[object, ...], kwargs: dict[str, object]
@@ -329,12 +331,14 @@ def value_command(
 class CommandSet:
     """Base of classes that define commands; gives each concrete face its methods, once, when it is defined.
 
+    A class that is only part of a face says so (`is_part`), and leaves that to the whole.
+
     Plain functions, not a descriptor at work in every call: a call then costs what a method call costs.
     """
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, is_part: bool = False) -> None:
         super().__init_subclass__()
-        if not issubclass(cls, Face):
+        if is_part or not issubclass(cls, Face):
             return
         for name, found in _commands_of(cls):
             method = functools.wraps(found.build)(cls._bind(found))

@@ -1,4 +1,4 @@
-"""The README's examples, run as they stand (but for the port)."""
+"""The examples of the README and of the pages on kvclient, run as they stand (but for the port)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ import kvserver
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
+PAGES = ("README.md", "docs/kvclient.md", "docs/from-redis-py.md")
+PYTHON = [
+    text
+    for page in PAGES
+    for text in re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / page).read_text("utf-8"), re.DOTALL)
+]
 
 
 def checked(block: str) -> str:
