@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compare client libraries on one server: kvclient, redis-py, valkey-py, valkey-glide, coredis, and a bare socket.
+"""Compare client libraries on one server: kvclient, redis-py, valkey-py, valkey-glide, coredis, and a bare socket;
+beside them pymemcache, on a memcached.
 
     .venv/bin/python scripts/bench_client.py [--rounds 7] [--server redis|kvserver]
 
@@ -14,8 +15,10 @@ import argparse
 import asyncio
 import os
 import platform
+import shutil
 import socket
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -166,6 +169,46 @@ def glide(port: int) -> Contender:
     )
 
 
+def pymemcache(_port: int) -> Contender:
+    """Another protocol, on a server of its own. Its set_many is one write for all, and the nearest to a pipeline."""
+    from pymemcache.client.base import Client
+
+    program = shutil.which("memcached")
+    if program is None:
+        raise ImportError(name="memcached")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    user = ("-u", "root") if os.getuid() == 0 else ()
+    server = subprocess.Popen([program, "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-I", "2m", *user])
+    client = Client(("127.0.0.1", port), default_noreply=False, no_delay=True, connect_timeout=5, timeout=PATIENCE)
+    for _ in range(500):
+        try:
+            client.version()
+            break
+        except OSError:
+            time.sleep(0.01)
+    items = dict.fromkeys(KEYS, SMALL)
+    offered = {
+        "GET": (repeat(lambda: client.get("key:1"), 2000), 2000),
+        "SET": (repeat(lambda: client.set("key:1", SMALL), 2000), 2000),
+        "MGET of 100": (repeat(lambda: client.get_many(KEYS), 200), 200),
+        "MSET of 100": (repeat(lambda: client.set_many(items), 200), 200),
+        "GET of 1 MB": (repeat(lambda: client.get("large"), 30), 30),
+        "SET of 1 MB": (repeat(lambda: client.set("large", LARGE), 30), 30),
+    }
+    client.set("key:1", SMALL)
+    client.set("large", LARGE)
+    client.set_many(items)
+
+    def close() -> None:
+        client.close()
+        server.terminate()
+        server.wait(10)
+
+    return Contender("pymemcache", offered, close)
+
+
 Coroutine = Callable[[], Awaitable[object]]
 
 
@@ -240,7 +283,36 @@ def redis_asyncio(port: int) -> Contender:
     )
 
 
-CONTENDERS = (bare_socket, our_client, redis_py, valkey_py, glide, our_async_client, redis_asyncio)
+def coredis(port: int) -> Contender:
+    import coredis as library
+
+    loop = asyncio.new_event_loop()
+    ready, end = loop.create_future(), asyncio.Event()
+
+    async def live() -> None:  # it wants to be left in the task that entered it
+        async with library.Redis(port=port) as connected:
+            ready.set_result(connected)
+            await end.wait()
+
+    task = loop.create_task(live())
+    client: Any = loop.run_until_complete(ready)
+
+    async def pipeline(count: int) -> None:
+        async with client.pipeline(transaction=False) as batch:
+            for _ in range(count):
+                batch.set("key:1", SMALL)
+
+    def close() -> None:
+        end.set()
+        loop.run_until_complete(task)
+        loop.close()
+
+    return awaited(f"coredis {library.__version__}", loop, client, pipeline, close)
+
+
+CONTENDERS = (
+    bare_socket, our_client, redis_py, valkey_py, glide, pymemcache, our_async_client, redis_asyncio, coredis,
+)  # fmt: skip
 
 
 def gather(port: int) -> list[Contender]:
