@@ -310,6 +310,7 @@ def test_the_prompt_without_the_extras(own_url: str) -> None:
         terminal.see("GETDEL key")
         terminal.enter("nope")
         terminal.see("(error) ERR unknown command")
+        terminal.see("> ")
         terminal.type("\x04")
         assert terminal.exit_status() == 0
 
