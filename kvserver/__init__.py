@@ -6,6 +6,7 @@ For embedding::
 
     with kvserver.Server(port=0) as server:
         ...  # any Redis client, at server.url
+        server.direct("SET", "k", "v")  # or without one
 """
 
 from typing import TYPE_CHECKING
@@ -14,9 +15,10 @@ from kvserver.version import __version__
 
 if TYPE_CHECKING:
     from kvserver.config import Config, ConfigError
+    from kvserver.protocol.replies import Error as CommandError
     from kvserver.server import Server
 
-__all__ = ["Config", "ConfigError", "Server", "__version__"]
+__all__ = ["CommandError", "Config", "ConfigError", "Server", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -29,4 +31,8 @@ def __getattr__(name: str) -> object:
         from kvserver import config
 
         return getattr(config, name)
+    if name == "CommandError":
+        from kvserver.protocol.replies import Error
+
+        return Error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -80,6 +80,9 @@ BAD_TOKEN = "ERR a token has 1 to 128 bytes, and an outcome is kept for 1 to 864
 TOKEN_REUSED = "ERR this token was used for another command: use a new one for each"
 NOT_FOR_ONCE = "ERR KV.ONCE runs commands that change keys, and others may simply be sent again"
 TOO_MANY_OUTCOMES = "ERR too many outcomes are being kept: give them a shorter time, or raise once-max-outcomes"
+CLOCK_NOT_ALLOWED = (
+    "ERR KV.CLOCK is for tests, and not allowed here: start the server with --clock-command local, or yes"
+)
 NO_DIGEST = "ERR digests need the Python package xxhash on the server: pip install 'kvserver[digest]'"
 NOT_A_DIGEST = "ERR a digest has exactly 16 hexadecimal digits"
 BOUNDS_CROSSED = "ERR LBOUND must not exceed UBOUND"

@@ -7,6 +7,7 @@ fixture                   scope    what it is
 ``kv``                    test     a :class:`kvclient.Client` of it; the server is empty when the test begins
 ``kv_url``                test     its URL, for any other client; likewise
 ``redis_client``          test     a ``redis.Redis`` of it, for programs that use redis-py; likewise
+``kv_clock``              test     its time: ``freeze()``, ``advance(seconds)``, ``set(moment)``; as it was afterwards
 ``kvserver_factory``      session  ``kvserver_factory(**settings)`` starts another server, which ends with the session
 ========================  =======  ==================================================================================
 
@@ -25,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
     import redis
 
     import kvclient
@@ -65,7 +68,7 @@ def kvserver_factory(pytestconfig: pytest.Config) -> Iterator[Factory]:
     with ExitStack() as running:
 
         def start(**settings: object) -> Server:
-            chosen: dict[str, Any] = {"port": 0} | _settings(pytestconfig) | settings
+            chosen: dict[str, Any] = {"port": 0, "clock_command": "yes"} | _settings(pytestconfig) | settings
             try:
                 return running.enter_context(Server(**chosen))
             except ConfigError as error:
@@ -107,6 +110,41 @@ def kv(kvserver: Server, _kv_emptied: None) -> Iterator[kvclient.Client]:
 def kv_url(kvserver: Server, _kv_emptied: None) -> str:
     """The URL of an empty server."""
     return kvserver.url
+
+
+class ServerClock:
+    """The time of the fixture's server, which every time to live goes by."""
+
+    def __init__(self, client: kvclient.Client) -> None:
+        self._client = client
+
+    def now(self) -> float:
+        """Its time, in seconds since 1970."""
+        return self._client.clock() / 1000
+
+    def freeze(self) -> None:
+        """Stop it."""
+        self._client.clock(freeze=True)
+
+    def advance(self, time: float | timedelta) -> None:
+        """Step forwards, by seconds or a timedelta; backwards if that is negative."""
+        self._client.clock(advance=time)
+
+    def set(self, moment: float | datetime) -> None:
+        """Step to a moment: seconds since 1970, or a datetime with a time zone."""
+        self._client.clock(set_to=moment)
+
+    def resume(self) -> None:
+        """Make it the system's time again, as it is after each test."""
+        self._client.clock(resume=True)
+
+
+@pytest.fixture
+def kv_clock(_kv_for_all_tests: kvclient.Client, _kv_emptied: None) -> Iterator[ServerClock]:
+    """The server's time, to be stopped and moved."""
+    clock = ServerClock(_kv_for_all_tests)
+    yield clock
+    clock.resume()
 
 
 @pytest.fixture

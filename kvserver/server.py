@@ -23,14 +23,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from kvserver import errors
 from kvserver.access.users import AccessFileError
+from kvserver.clock import wall_clock
 from kvserver.commands.needs import CATALOGUE
 from kvserver.config import OPTIONS, Config, ConfigError, Password, password_of
 from kvserver.connection import Connection, set_timeout
 from kvserver.dispatch import replay
+from kvserver.embedded import Direct
 from kvserver.expirer import Expirer
 from kvserver.journal.directory import DirectoryError
 from kvserver.journal.recovery import RecoveryError
@@ -38,7 +40,8 @@ from kvserver.listeners import Listener, is_local, listen, show
 from kvserver.observe.log import get_logger
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Session
-from kvserver.state import State, wall_clock
+from kvserver.state import State
+from kvserver.store.copies import Contents, copied, filled
 from kvserver.threads import ConnectionThreads, pin_thread
 
 if TYPE_CHECKING:
@@ -52,6 +55,10 @@ _FINISH_SECONDS = 1.5
 _ABORT_SECONDS = 0.4
 _END_SECONDS = 0.0005
 """How much longer for each connection: the interpreter ends one thread after the other."""
+
+
+Snapshot: TypeAlias = tuple[Contents, ...]
+"""What all databases of a server held at one moment."""
 
 
 class Server:
@@ -68,14 +75,31 @@ class Server:
     Args:
         config: the settings; without it, the defaults (not the environment or a file, which are the command line's).
         clock: wall-clock milliseconds since the epoch, for tests that move time.
+        snapshot: what to begin with, of another server's :meth:`snapshot`; not with a data directory.
         settings: single settings by field name of :class:`Config`, on top of ``config``.
+
+    Attributes:
+        direct: runs commands of the embedding program, without a connection.
 
     Raises:
         ConfigError: a setting does not exist or cannot be used; from ``start``: an address cannot be listened on.
     """
 
-    def __init__(self, config: Config | None = None, *, clock: Callable[[], int] = wall_clock, **settings: Any) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        clock: Callable[[], int] = wall_clock,
+        snapshot: Snapshot | None = None,
+        **settings: Any,
+    ) -> None:
+        self._clock = clock
         self._state = State(_with_settings(config or Config(), settings), clock)
+        if snapshot is not None:
+            if self._state.config.data_dir:
+                raise ConfigError("a server begins with a snapshot or with what its data directory holds, not both.")
+            filled(self._state.keyspace, snapshot)
+        self.direct = Direct(self._state)
         self._listeners: list[Listener] = []
         self._certificates: Certificates | None = None  # with TLS, once it listens
         self._threads: ConnectionThreads[Connection] = ConnectionThreads()
@@ -118,6 +142,21 @@ class Server:
     def addresses(self) -> tuple[str, ...]:
         """Everywhere it listens: ``host:port``, or the path of a Unix socket."""
         return tuple(address for _, address in self._state.addresses)
+
+    # Copies
+
+    def snapshot(self) -> Snapshot:
+        """All data as it is at this moment, for servers that begin with it. Values are shared, not copied."""
+        return copied(self._state.keyspace)
+
+    def fork(self, **settings: Any) -> Server:
+        """Another server with the same settings and data, on a free port; to be started, as in a with block.
+
+        Args:
+            settings: what is to be otherwise. Users are not copied, nor is a data directory.
+        """
+        chosen = {"port": 0, "tls_port": None, "unix_socket": "", "data_dir": ""} | settings
+        return Server(self._state.config, clock=self._clock, snapshot=self.snapshot(), **chosen)
 
     # Life
 

@@ -21,6 +21,7 @@ from kvserver.access.users import Users
 from kvserver.buffers import Buffers, Part
 from kvserver.changes import Changes
 from kvserver.clients import Clients
+from kvserver.clock import MovableClock, wall_clock
 from kvserver.config import Config
 from kvserver.journal.service import Persistence, Policy
 from kvserver.monitors import Monitors
@@ -44,11 +45,6 @@ if TYPE_CHECKING:
     from kvserver.commands.known_scripts import Function
 
 
-def wall_clock() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
 def _or_never(amount: int, factor: int) -> int:
     return amount * factor if amount >= 0 else sys.maxsize
 
@@ -62,6 +58,8 @@ class State:
     """
 
     def __init__(self, config: Config, clock: Callable[[], int] = wall_clock) -> None:
+        if config.clock_command != "no":
+            clock = MovableClock(clock)
         self.clock = clock
         self.keyspace = Keyspace(config.databases, clock, durable=bool(config.data_dir))
         self.persistence: Persistence | None = None  # with a data directory, once it has been opened

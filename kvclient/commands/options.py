@@ -39,6 +39,12 @@ def moment(when: When) -> tuple[bool, int]:
     return (True, when) if isinstance(when, int) else (False, round(when * 1000))
 
 
+def milliseconds(time: tuple[bool, int]) -> int:
+    """What whole_or_milliseconds() or moment() gave, in milliseconds."""
+    whole, number = time
+    return number * 1000 if whole else number
+
+
 def expiry(ttl: Ttl | None, expire_at: When | None, *, other: bytes | None = None) -> Args:
     """The option words of SET and GETEX for a lifetime; `other` is the word of a third way, if it was chosen."""
     if (ttl is not None) + (expire_at is not None) + (other is not None) > 1:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvclient.commands import to
 from kvclient.commands.base import Args, CommandSet, command
+from kvclient.commands.options import milliseconds, moment, whole_or_milliseconds, words
 from kvclient.protocol import Name, Value
 
 if TYPE_CHECKING:
-    from kvclient.commands.options import Ttl
+    from kvclient.commands.options import Ttl, When
 
 Settings: TypeAlias = Mapping[bytes, Value] | Mapping[str, Value] | Mapping[Name, Value]
 
@@ -215,6 +216,27 @@ class ServerCommands(CommandSet):
         Server command: FUNCTION HELP.
         """
         return (b"FUNCTION", b"HELP")
+
+    @command("KV.CLOCK", to.integer)
+    def clock(
+        self, *, freeze: bool = False, resume: bool = False, advance: Ttl | None = None, set_to: When | None = None
+    ) -> Args:
+        """Stop, move or ask the clock that times to live go by; return its time in milliseconds since 1970.
+
+        Server command: KV.CLOCK (kvserver), which a server for tests allows.
+
+        Args:
+            freeze: stop it.
+            resume: make it the system's time again.
+            advance: seconds (int or float) or a timedelta to step forwards; backwards if negative.
+            set_to: seconds since 1970 (int or float), or a datetime with a time zone.
+        """
+        given = [
+            *words(FREEZE=freeze, RESUME=resume),
+            *(() if advance is None else (b"ADVANCE", milliseconds(whole_or_milliseconds(advance)))),
+            *(() if set_to is None else (b"SET", milliseconds(moment(set_to)))),
+        ]
+        return (b"KV.CLOCK", *given)
 
     @command("DEBUG|SLEEP", to.done, patience=_sleep_patience)
     def debug_sleep(self, seconds: float) -> Args:

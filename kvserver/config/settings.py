@@ -297,6 +297,11 @@ class Config:
         redis="auto-aof-rewrite-min-size",
         live=True,
     )
+    clock_command: str = _option(
+        "no",
+        choice("no", "local", "yes"),
+        "Who may use KV.CLOCK, which stops and moves the server's time, for tests.",
+    )
     debug_command: str = _option(
         "no",
         choice("no", "local", "yes"),

@@ -13,7 +13,7 @@ import kvserver
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-PAGES = ("README.md", "docs/kvclient.md", "docs/from-redis-py.md")
+PAGES = ("README.md", "docs/kvclient.md", "docs/from-redis-py.md", "docs/testing.md")
 PYTHON = [
     text
     for page in PAGES

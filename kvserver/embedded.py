@@ -1,0 +1,94 @@
+"""Commands run by the program that embeds the server, in its own thread and without a connection.
+
+They take the same way as a client's: dispatch, the keyspace lock, the journal. So they are as atomic, they are watched,
+notified, evicted and written to disk like any other. Not here: what a command does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+from kvserver.dispatch import execute
+from kvserver.protocol.replies import Error, Reply
+from kvserver.session import Session
+
+if TYPE_CHECKING:
+    from kvserver.state import State
+
+Word: TypeAlias = bytes | bytearray | str | int | float
+
+_NOT_HERE = frozenset(
+    b"SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE MONITOR MULTI EXEC DISCARD WATCH UNWATCH "
+    b"CLIENT HELLO AUTH QUIT RESET SHUTDOWN".split()
+)
+
+
+class Direct:
+    """Runs commands of the embedding program; :attr:`kvserver.Server.direct` is one. Threads may share it.
+
+    ::
+
+        server.direct("SET", "k", "v")
+        with server.direct.atomic():     # nobody's command comes in between
+            n = int(server.direct("GET", "n") or 0)
+            server.direct("SET", "n", n * 2)
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._sessions = threading.local()
+
+    def __call__(self, *words: Word) -> Reply:
+        """Run a command, word by word; its reply as a value: bytes, int, float, bool, None, a list or a dict.
+
+        With a data directory it returns when the change is as safe as ``fsync`` says, but within :meth:`atomic`, which
+        waits at its end.
+
+        Raises:
+            CommandError: the server refuses the command, or it is about connections.
+            TypeError: a word is neither bytes, text nor a number.
+        """
+        command = [_encoded(word) for word in words]
+        if not command or command[0].upper() in _NOT_HERE:
+            raise Error("ERR this is about connections, and there is none here: use atomic(), or a client")
+        reply = execute(self._session, command)
+        if isinstance(reply, Error):
+            raise reply
+        if not self._state.keyspace.held():
+            self._wait_until_safe()
+        return reply
+
+    @contextlib.contextmanager
+    def atomic(self) -> Iterator[None]:
+        """For a with block whose commands nobody else's come in between. Everybody waits for it: be quick."""
+        with self._state.keyspace.lock:
+            self._state.keyspace.moment = None
+            yield
+        self._wait_until_safe()
+
+    @property
+    def _session(self) -> Session:
+        """This thread's, as a session belongs to one."""
+        found: Session | None = getattr(self._sessions, "session", None)
+        if found is None:
+            found = self._sessions.session = Session(self._state, self._state.clients.next_id(), "127.0.0.1:0", "")
+            found.be(self._state.users.default)
+        return found
+
+    def _wait_until_safe(self) -> None:
+        persistence = self._state.persistence
+        if persistence is not None and not persistence.journal.wait_safe(persistence.journal.appended):
+            raise Error("MISCONF the change could not be written to disk")
+
+
+def _encoded(word: Word) -> bytes:
+    if isinstance(word, bytes | bytearray):
+        return bytes(word)
+    if isinstance(word, str):
+        return word.encode()
+    if isinstance(word, int | float) and not isinstance(word, bool):
+        return repr(word).encode("ascii")
+    raise TypeError(f"a word is bytes, text or a number, not {type(word).__name__}")
