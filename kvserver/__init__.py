@@ -15,10 +15,21 @@ from kvserver.version import __version__
 
 if TYPE_CHECKING:
     from kvserver.config import Config, ConfigError
+    from kvserver.extensions import READONLY, WRITE, Data, command
     from kvserver.protocol.replies import Error as CommandError
     from kvserver.server import Server
 
-__all__ = ["CommandError", "Config", "ConfigError", "Server", "__version__"]
+__all__ = [
+    "READONLY",
+    "WRITE",
+    "CommandError",
+    "Config",
+    "ConfigError",
+    "Data",
+    "Server",
+    "__version__",
+    "command",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -31,6 +42,10 @@ def __getattr__(name: str) -> object:
         from kvserver import config
 
         return getattr(config, name)
+    if name in {"READONLY", "WRITE", "Data", "command"}:
+        from kvserver import extensions
+
+        return getattr(extensions, name)
     if name == "CommandError":
         from kvserver.protocol.replies import Error
 

@@ -22,6 +22,7 @@ from kvserver.config import ConfigError
 from kvserver.journal import tools
 from kvserver.observe.log import configure, get_logger
 from kvserver.server import Server
+from kvserver.stubs import stubs
 from kvserver.threads import has_gil
 from kvserver.version import __version__
 
@@ -88,6 +89,7 @@ _TOOLS: dict[str, tuple[Callable[..., int], int, str]] = {
     "check": (tools.check, 1, "DIR"),
     "repair": (tools.repair, 1, "DIR"),
     "backup": (tools.backup, 2, "DIR TARGET"),
+    "stubs": (stubs, 1, "MODULE"),
 }
 """What to call, with how many words, and what they are."""
 

@@ -94,7 +94,9 @@ class Server:
         **settings: Any,
     ) -> None:
         self._clock = clock
-        self._state = State(_with_settings(config or Config(), settings), clock)
+        chosen = _with_settings(config or Config(), settings)
+        _load_commands(chosen.load)
+        self._state = State(chosen, clock)
         if snapshot is not None:
             if self._state.config.data_dir:
                 raise ConfigError("a server begins with a snapshot or with what its data directory holds, not both.")
@@ -408,6 +410,21 @@ class Server:
             if not listener.tls:
                 sock.setblocking(False)
                 sock.send(encode_error(why))
+
+
+def _load_commands(modules: str) -> None:
+    """Add the commands that are written in Python.
+
+    Raises:
+        ConfigError: a module cannot be loaded.
+    """
+    if modules:
+        from kvserver.extensions import load  # here, since few need it
+
+        try:
+            load(modules)
+        except ValueError as error:
+            raise ConfigError(f"--load {error}") from None
 
 
 def _with_settings(config: Config, settings: dict[str, Any]) -> Config:

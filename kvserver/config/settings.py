@@ -297,6 +297,12 @@ class Config:
         redis="auto-aof-rewrite-min-size",
         live=True,
     )
+    load: str = _option(
+        "",
+        PATH,
+        "Python modules with commands of your own, by name or by path, separated by commas. It is code that runs in "
+        "the server.",
+    )
     clock_command: str = _option(
         "no",
         choice("no", "local", "yes"),

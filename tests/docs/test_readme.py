@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import kvserver
+from kvserver import extensions
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -41,7 +42,11 @@ def checked(block: str) -> str:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the redis-py example closes nothing, as people write it
 def test_python_examples(block: str, server: kvserver.Server) -> None:
     source = checked(block).replace("127.0.0.1:6379", f"127.0.0.1:{server.port}")
-    exec(compile(source, "README.md", "exec"), {})
+    try:
+        exec(compile(source, "README.md", "exec"), {})
+    finally:
+        for name, _ in list(extensions.functions()):
+            extensions.remove(name)
 
 
 def test_the_comments_are_checked() -> None:
