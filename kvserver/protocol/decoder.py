@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kvserver.protocol import inner
 from kvserver.protocol.inline import UnbalancedQuotesError, split_arguments
 
 Command = list[bytes]
@@ -24,11 +25,6 @@ Command = list[bytes]
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _CRLF = b"\r\n"
 _STAR = b"*"[0]
-
-# Headers that nearly every command uses, by what they mean. Comparing whole headers is both the fastest parser and a
-# strict one: what is not spelled exactly so is not equal, and goes the careful way.
-_SHORT_COUNTS = {b"*%d" % n: n for n in range(1, 65)}
-_SHORT_LENGTHS = [b"$%d" % n for n in range(4097)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +117,13 @@ class Decoder:
                     return
                 yield command
                 data = self._take_rest()
-            if not self.limits.stranger:
-                yield from self._feed_whole(data)
-                return
-            self._buffer += data  # what is quick does not look at limits this low
+            if not self.limits.stranger:  # what is quick does not look at limits this low
+                commands, size = inner.split_commands(data)
+                yield from commands
+                if size == len(data):
+                    return
+                data = data[size:]
+            self._buffer += data
             while (command := self._next()) is not None:
                 yield command
         except ProtocolError as error:
@@ -132,50 +131,6 @@ class Decoder:
             self._buffer.clear()
             self._arguments = []
             raise
-
-    def _feed_whole(self, data: bytes) -> Iterator[Command]:
-        """Decode from a command boundary: one split for the whole read, then the careful way for the rest.
-
-        If each bulk's text up to the next CRLF has the announced length, the frame is exact. A bulk that
-        holds a CRLF itself comes out shorter, and everything from there on is read byte-exactly instead.
-        """
-        parts = data.split(_CRLF)
-        last = len(parts) - 1  # what follows the last CRLF is not a whole line
-        index = 0
-        header = _SHORT_LENGTHS
-        while index < last:
-            count = _SHORT_COUNTS.get(parts[index])
-            if count is None:
-                break
-            end = index + 1 + 2 * count
-            if end > last:
-                break
-            try:
-                # GET and SET are most of all commands, and unrolled for that.
-                if count == 2:
-                    _, head0, word0, head1, word1 = parts[index:end]
-                    if header[len(word0)] != head0 or header[len(word1)] != head1:
-                        break
-                    command = [word0, word1]
-                elif count == 3:
-                    _, head0, word0, head1, word1, head2, word2 = parts[index:end]
-                    if header[len(word0)] != head0 or header[len(word1)] != head1 or header[len(word2)] != head2:
-                        break
-                    command = [word0, word1, word2]
-                else:
-                    command = parts[index + 2 : end : 2]
-                    if [header[len(word)] for word in command] != parts[index + 1 : end : 2]:
-                        break
-            except IndexError:  # a long word, for which no header is kept
-                break
-            index = end
-            yield command
-        if index == last and not parts[last]:
-            return
-        self._buffer += data if index == 0 else _CRLF.join(parts[index:])
-        del parts
-        while (following := self._next()) is not None:
-            yield following
 
     def _take_rest(self) -> bytes:
         rest = bytes(self._buffer[self._position :])

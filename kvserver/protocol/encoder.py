@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from kvserver.protocol.inner import bulk, integer, simple
 from kvserver.protocol.replies import Error, NullArray, Push, Reply, Set, Several, SimpleString, Verbatim
 
 Encode = Callable[[Reply], bytes]
@@ -41,18 +42,6 @@ def _encode2(reply: Reply) -> bytes:
 
 def _encode3(reply: Reply) -> bytes:
     return _RESP3[reply.__class__](reply)
-
-
-def _bulk(value: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def _simple(value: bytes) -> bytes:
-    return b"+%b\r\n" % value
-
-
-def _integer(value: int) -> bytes:
-    return b":%d\r\n" % value
 
 
 def _error(error: Error) -> bytes:
@@ -96,13 +85,13 @@ class _ByType(dict[type, Callable[..., bytes]]):
 
 _RESP2 = _ByType(
     {
-        bytes: _bulk,
+        bytes: bulk,
         type(None): lambda _: b"$-1\r\n",
-        int: _integer,
+        int: integer,
         bool: lambda value: b":1\r\n" if value else b":0\r\n",
-        float: lambda value: _bulk(format_double(value)),
-        SimpleString: _simple,
-        Verbatim: _bulk,
+        float: lambda value: bulk(format_double(value)),
+        SimpleString: simple,
+        Verbatim: bulk,
         Error: _error,
         list: _array(_encode2),
         Set: _array(_encode2),
