@@ -13,8 +13,9 @@ one :class:`ProtocolError` after which it is dead. Three rules keep it safe agai
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from kvserver.protocol import inner
 from kvserver.protocol.inline import UnbalancedQuotesError, split_arguments
@@ -101,12 +102,19 @@ class Decoder:
         """Bytes received and not yet part of a complete command."""
         return len(self._buffer) + self._size - max(0, self._length)
 
-    def feed(self, data: bytes) -> Iterator[Command]:
-        """Yield every command that ``data`` completes, in order.
+    def feed(self, data: bytes) -> Iterable[Command]:
+        """Every command that ``data`` completes, in order.
 
         Raises:
-            ProtocolError: after the commands before the fault have been yielded, and on every later call.
+            ProtocolError: while it is iterated, after the commands before the fault; and so on every later call.
         """
+        if self._buffer or self._missing or self._dead is not None or self.limits.stranger:
+            return self._feed(data)  # what is quick does not look at limits as low as a stranger's
+        commands, size = inner.split_commands(data)
+        return commands if size == len(data) else chain(commands, self._feed(data[size:]))
+
+    def _feed(self, data: bytes) -> Iterator[Command]:
+        """Complete what has begun, which makes most of what is behind it quick again; else go the careful way."""
         if self._dead is not None:
             raise self._dead
         try:
@@ -117,12 +125,10 @@ class Decoder:
                     return
                 yield command
                 data = self._take_rest()
-            if not self.limits.stranger:  # what is quick does not look at limits this low
-                commands, size = inner.split_commands(data)
-                yield from commands
-                if size == len(data):
-                    return
-                data = data[size:]
+                if not self.limits.stranger:
+                    commands, size = inner.split_commands(data)
+                    yield from commands
+                    data = data[size:]
             self._buffer += data
             while (command := self._next()) is not None:
                 yield command

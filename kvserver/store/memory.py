@@ -183,7 +183,7 @@ class Database:
 
     def get(self, key: bytes) -> bytes | None:
         """The value for a command that reads: counts a hit or a miss, and as an access."""
-        value = self.peek(key)
+        value = None if key in self.deadlines and self.expire_if_due(key) else self.values.get(key)  # as peek
         keyspace = self.keyspace
         if value is None:
             self._missed(key)
@@ -256,7 +256,8 @@ class Database:
 
     def put(self, key: bytes, value: bytes, event: str | None = "set") -> None:
         """Set the value; a deadline the key had is gone. ``event`` names the keyspace notification, here as below."""
-        assert self.keyspace.held()
+        keyspace = self.keyspace
+        assert keyspace.held()
         before = self.values.get(key)
         self.values[key] = value
         if self.deadlines and self.deadlines.pop(key, None) is not None:
@@ -265,7 +266,8 @@ class Database:
             self._weigh_change(key, before, value)
         if self.leases:
             self.leases.pop(key, None)  # what is being computed for it may be old by now
-        self._changed(key, event, is_new=before is None)
+        if keyspace.recorder is not None or keyspace.listener is not None or keyspace.observed:
+            self._changed(key, event, is_new=before is None)
 
     def replace(self, key: bytes, value: bytes, event: str | None = "set", span: tuple[int, int] | None = None) -> None:
         """Set the value and keep the deadline. The caller has looked the key up, so an expired one is gone.
@@ -273,14 +275,16 @@ class Database:
         ``span`` says where the value's new bytes begin and end, if the others are as they were; or zero, where there
         were none. It keeps the journal short.
         """
-        assert self.keyspace.held()
+        keyspace = self.keyspace
+        assert keyspace.held()
         before = self.values.get(key)
         self.values[key] = value
         if before is None or len(before) != len(value):
             self._weigh_change(key, before, value)
         if self.leases:
             self.leases.pop(key, None)  # what is being computed for it may be old by now
-        self._changed(key, event, is_new=before is None, span=span)
+        if keyspace.recorder is not None or keyspace.listener is not None or keyspace.observed:
+            self._changed(key, event, is_new=before is None, span=span)
 
     def load(self, key: bytes, value: bytes, deadline: int | None) -> None:
         """Set a key as :meth:`put` does, while nobody is to be told: the data is being loaded."""
