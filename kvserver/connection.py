@@ -20,7 +20,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -81,8 +81,15 @@ class _Stream(Protocol):
 class Connection:
     """A client's socket and the session that goes with it."""
 
-    def __init__(self, sock: socket.socket, session: Session, tls: TLSStream | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        session: Session,
+        tls: TLSStream | None = None,
+        run: Callable[[Session, list[bytes]], Reply] = execute,
+    ) -> None:
         self._sock = sock
+        self._run_command = run
         self._tls = tls
         self._stream: _Stream = tls or sock  # what data goes through
         self._session = session
@@ -233,11 +240,12 @@ class Connection:
         large = session.state.large_reply
         self._refusing = session.state.refuses_writes is not None
         is_strange = not session.authenticated
+        run = self._run_command
         try:
             for count, words in enumerate(commands, 1):  # noqa: B007 - counted here, added up once
                 if session.pushes is not None:  # what came before this command goes before its reply
                     replies += [message.encode(session.protocol) for message in session.pushes.take()]
-                reply = execute(session, words)
+                reply = run(session, words)
                 if is_strange and session.authenticated:
                     self._decoder.limits, is_strange = session.state.limits, False
                 if session.replies is not _ON and not self._is_answered(reply):

@@ -8,6 +8,9 @@ fixture                   scope    what it is
 ``kv_url``                test     its URL, for any other client; likewise
 ``redis_client``          test     a ``redis.Redis`` of it, for programs that use redis-py; likewise
 ``kv_clock``              test     its time: ``freeze()``, ``advance(seconds)``, ``set(moment)``; as it was afterwards
+``kv_faults``             test     what is to go wrong (:class:`kvserver.testing.Faults`); a rule that nothing met fails
+``kv_recording``          test     what clients send during the test, with the replies; ``save(path)``
+``kv_replay``             test     ``kv_replay(path)`` sends it again, and fails at the first reply that is different
 ``kvserver_factory``      session  ``kvserver_factory(**settings)`` starts another server, which ends with the session
 ========================  =======  ==================================================================================
 
@@ -27,11 +30,13 @@ import pytest
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
+    from pathlib import Path
 
     import redis
 
     import kvclient
     from kvserver.server import Server
+    from kvserver.testing import Faults, Recording
 
     Factory = Callable[..., Server]
 
@@ -64,13 +69,14 @@ def kvserver_factory(pytestconfig: pytest.Config) -> Iterator[Factory]:
     """Starts a server with these settings, on a free port unless told otherwise. All end with the session."""
     from kvserver.config import ConfigError
     from kvserver.server import Server
+    from kvserver.testing import Instruments
 
     with ExitStack() as running:
 
         def start(**settings: object) -> Server:
             chosen: dict[str, Any] = {"port": 0, "clock_command": "yes"} | _settings(pytestconfig) | settings
             try:
-                return running.enter_context(Server(**chosen))
+                return running.enter_context(Server(**({"instruments": Instruments()} | chosen)))
             except ConfigError as error:
                 raise pytest.UsageError(f"kvserver: {error}") from None
 
@@ -145,6 +151,38 @@ def kv_clock(_kv_for_all_tests: kvclient.Client, _kv_emptied: None) -> Iterator[
     clock = ServerClock(_kv_for_all_tests)
     yield clock
     clock.resume()
+
+
+@pytest.fixture
+def kv_faults(kvserver: Server, _kv_emptied: None) -> Iterator[Faults]:
+    """What is to go wrong in the server during this test. A rule that nothing has met is an error of the test."""
+    assert kvserver.instruments is not None
+    faults = kvserver.instruments.faults
+    yield faults
+    try:
+        faults.check()
+    finally:
+        faults.clear()
+
+
+@pytest.fixture
+def kv_recording(kvserver: Server, _kv_emptied: None) -> Iterator[Recording]:
+    """What clients send to the server during this test, and what they are answered."""
+    assert kvserver.instruments is not None
+    with kvserver.instruments.recording() as recording:
+        yield recording
+
+
+@pytest.fixture
+def kv_replay(kvserver: Server, _kv_emptied: None) -> Callable[[str | Path | Recording], None]:
+    """Sends the commands of a recording, or of a file with one, to the empty server, and compares the replies."""
+    from kvserver.testing import Recording
+
+    def replay(recording: str | Path | Recording) -> None:
+        assert kvserver.instruments is not None
+        kvserver.instruments.replay(recording if isinstance(recording, Recording) else Recording.load(recording))
+
+    return replay
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from kvserver.clock import wall_clock
 from kvserver.commands.needs import CATALOGUE
 from kvserver.config import OPTIONS, Config, ConfigError, Password, password_of
 from kvserver.connection import Connection, set_timeout
-from kvserver.dispatch import replay
+from kvserver.dispatch import execute, replay
 from kvserver.embedded import Direct
 from kvserver.expirer import Expirer
 from kvserver.journal.directory import DirectoryError
@@ -45,6 +45,7 @@ from kvserver.store.copies import Contents, copied, filled
 from kvserver.threads import ConnectionThreads, pin_thread
 
 if TYPE_CHECKING:
+    from kvserver.testing.instruments import Instruments
     from kvserver.tls import Certificates
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -76,10 +77,12 @@ class Server:
         config: the settings; without it, the defaults (not the environment or a file, which are the command line's).
         clock: wall-clock milliseconds since the epoch, for tests that move time.
         snapshot: what to begin with, of another server's :meth:`snapshot`; not with a data directory.
+        instruments: what a test does to this server; see :mod:`kvserver.testing`.
         settings: single settings by field name of :class:`Config`, on top of ``config``.
 
     Attributes:
         direct: runs commands of the embedding program, without a connection.
+        instruments: those given, or None.
 
     Raises:
         ConfigError: a setting does not exist or cannot be used; from ``start``: an address cannot be listened on.
@@ -91,6 +94,7 @@ class Server:
         *,
         clock: Callable[[], int] = wall_clock,
         snapshot: Snapshot | None = None,
+        instruments: Instruments | None = None,
         **settings: Any,
     ) -> None:
         self._clock = clock
@@ -102,6 +106,9 @@ class Server:
                 raise ConfigError("a server begins with a snapshot or with what its data directory holds, not both.")
             filled(self._state.keyspace, snapshot)
         self.direct = Direct(self._state)
+        self.instruments = instruments
+        if instruments is not None:
+            instruments.attach(self._state)
         self._listeners: list[Listener] = []
         self._certificates: Certificates | None = None  # with TLS, once it listens
         self._threads: ConnectionThreads[Connection] = ConnectionThreads()
@@ -245,6 +252,8 @@ class Server:
             state.open_data(partial(replay, session), progress, partial(pin_thread, state.config.pin_threads))
         except (DirectoryError, RecoveryError) as error:
             raise ConfigError(f"--data-dir {state.config.data_dir}: {error}") from None
+        if self.instruments is not None and state.persistence is not None:
+            self.instruments.attach_to_disk(state.persistence.journal)
 
     def stop(self) -> bool:
         """Stop accepting, let running commands finish, close everything; whether all threads have ended.
@@ -395,7 +404,8 @@ class Server:
             sock.fileno(),
         )  # fmt: skip
         tls = self._certificates.stream(sock) if listener.tls and self._certificates is not None else None
-        connection = Connection(sock, session, tls)
+        run = execute if self.instruments is None else self.instruments.execute
+        connection = Connection(sock, session, tls, run)
         state.clients.add(session, connection.abort)
         try:
             self._threads.start(connection, connection.run, f"kvserver-client-{session.id}")

@@ -24,6 +24,7 @@ _string = partial(command, group=Group.STRING, since="1.0.0")
     arity=-3,
     flags=Flags.READONLY | Flags.FAST,
     keys=Keys(1, 1, 1, "RO access"),
+    tips=("nondeterministic_output",),
 )
 def getl(db: Database, key: bytes, lease: bytes, *words: bytes) -> Reply:
     """Returns a value, its time to live, and a lease if it is missing or old and nobody else computes a new one."""

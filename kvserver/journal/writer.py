@@ -98,6 +98,8 @@ class Journal:
         in_thread: Callable[[], object] = lambda: None,
     ) -> None:
         self._keyspace_lock = keyspace_lock
+        self.write_file: Callable[[int, memoryview], int] = _write  # tests put faults here
+        self.sync_file: Callable[[int], None] = _sync
         self.policy = policy
         self._on_failure = on_failure
         self._after_round = after_round
@@ -325,7 +327,7 @@ class Journal:
         rest = memoryview(data)
         try:
             while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+                rest = rest[self.write_file(self._descriptor, rest) :]
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
@@ -336,7 +338,7 @@ class Journal:
     def _switch(self, switch: Switch) -> None:
         """Go on in another file. What the old one holds is synced first, unless that can no longer be had."""
         if not self._sync_failed:
-            _sync(self._descriptor)
+            self.sync_file(self._descriptor)
         try:
             descriptor = _open(switch.begin())
         except OSError as error:  # it is the rewrite that fails, not the journal
@@ -357,7 +359,7 @@ class Journal:
             if number <= self.synced or self._sync_failed:
                 return
             try:
-                _sync(self._descriptor)
+                self.sync_file(self._descriptor)
             except OSError as error:
                 self._sync_failed = True
                 self._fail("fdatasync", error)
@@ -393,6 +395,10 @@ class Journal:
             if self._sync_failed:
                 self._sync_failed = False
                 self._recover()
+
+
+def _write(descriptor: int, data: memoryview) -> int:
+    return os.write(descriptor, data)
 
 
 def _sync(descriptor: int) -> None:

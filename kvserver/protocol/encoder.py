@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from kvserver.protocol.inner import bulk, integer, simple
-from kvserver.protocol.replies import Error, NullArray, Push, Reply, Set, Several, SimpleString, Verbatim
+from kvserver.protocol.replies import Error, NullArray, Push, Raw, Reply, Set, Several, SimpleString, Verbatim
 
 Encode = Callable[[Reply], bytes]
 Encoding = Mapping[type, Callable[..., bytes]]
@@ -92,6 +92,7 @@ _RESP2 = _ByType(
         float: lambda value: bulk(format_double(value)),
         SimpleString: simple,
         Verbatim: bulk,
+        Raw: bytes,
         Error: _error,
         list: _array(_encode2),
         Set: _array(_encode2),

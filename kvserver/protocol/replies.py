@@ -46,6 +46,12 @@ class Several(list["Reply"]):
     __slots__ = ()
 
 
+class Raw(bytes):
+    """Sent as it is: what a test wants instead of a reply."""
+
+    __slots__ = ()
+
+
 class NullArray:
     """A null where an array is expected: RESP2 has a null of its own for it (EXEC)."""
 

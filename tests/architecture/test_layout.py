@@ -16,7 +16,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 DOORS: dict[str, set[str]] = {
     "__init__": {"config", "extensions", "protocol", "server", "version"},
     "__main__": {"cli"},
-    "pytest_plugin": {"config", "server"},
+    "pytest_plugin": {"config", "server", "testing"},
     "cli": {"config", "journal", "observe", "server", "stubs", "threads", "version"},
     "extensions": {"commands", "errors", "observe", "protocol", "store"},
     "stubs": {"extensions"},
@@ -42,6 +42,7 @@ DOORS: dict[str, set[str]] = {
         "threads",
         "tls",
     },
+    "testing": {"clock", "commands", "dispatch", "errors", "observe", "protocol", "session", "store"},
     "embedded": {"dispatch", "protocol", "session"},
     "clock": set(),
     "threads": set(),
@@ -124,6 +125,7 @@ THREADING_FILES = {
     "kvserver/pause.py",  # the condition that paused commands wait for
     "kvserver/observe/log.py",  # the lock of what has been logged
     "kvserver/pubsub.py",  # the lock of the subscriptions
+    "kvserver/testing/faults.py",  # the lock of the rules, and the event that ends a slow sync
     "kvserver/tracking.py",  # knows whose thread makes a change
     "kvserver/pushes.py",  # the lock of a connection's queue of messages
     "kvserver/server.py",  # the accept thread, and that a server is stopped once

@@ -13,7 +13,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text("utf-8")
 
 def test_the_examples_pass(tmp_path: Path) -> None:
     blocks = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "def test_" in block]
-    assert len(blocks) == 2
+    assert len(blocks) == 4
     for number, block in enumerate(blocks):
         (tmp_path / f"test_{number}.py").write_text(block)
     command = [
@@ -28,7 +28,7 @@ def test_the_examples_pass(tmp_path: Path) -> None:
         f"--rootdir={tmp_path}",
     ]
     done = subprocess.run([*command, "."], cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert "3 passed" in done.stdout, done.stdout + done.stderr
+    assert "6 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_every_fixture_is_told() -> None:

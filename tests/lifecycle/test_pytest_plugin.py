@@ -95,6 +95,56 @@ def test_settings_that_will_not_do(tmp_path: Path, setting: str, said: str) -> N
     assert said in run(tmp_path, "def test_it(kv): pass", "--kvserver", setting)
 
 
+FAULTS = """
+import pytest
+import kvclient.errors
+import kvserver
+
+
+def test_met(kv, redis_client, kv_faults):
+    fault = kv_faults.refuse("GET", "ERR from above", times=2)
+    with pytest.raises(kvclient.errors.ServerError, match="from above"):
+        kv.get("k")
+    import redis
+    with pytest.raises(redis.ResponseError, match="from above"):
+        redis_client.get("k")
+    assert kv.get("k") is None
+    assert fault.happened == 2
+
+
+def test_unmet(kv, kv_faults):
+    kv_faults.refuse("SET", times=None)
+    assert kv.get("k") is None
+
+
+def test_they_are_gone(kv, kv_faults):
+    kv.set("k", "v")
+
+
+def test_replayed(kv, kv_recording, kv_replay):
+    kv.incr("n")
+    entries = list(kv_recording.entries)
+    kv.flushall()
+    kv_replay(type(kv_recording)(entries))
+    kv.incr("n")
+    with pytest.raises(AssertionError, match="command 1, of client .*INCRBY n 1|INCR n"):
+        kv_replay(type(kv_recording)(entries))
+
+
+def test_on_disk(kvserver_factory, tmp_path):
+    server = kvserver_factory(data_dir=str(tmp_path), fsync="everysec")
+    server.instruments.faults.fill_disk()
+    with kvclient.connect(server.url) as kv, pytest.raises(kvclient.KVError):
+        kv.set("k", "v")
+"""
+
+
+def test_faults_and_recordings(tmp_path: Path) -> None:
+    said = run(tmp_path, FAULTS)
+    assert "5 passed, 1 error" in said
+    assert "UnmetFaultError: nothing has met refuse SET (it never came)" in said
+
+
 def test_nothing_is_imported_or_started_that_nobody_asks_for(tmp_path: Path) -> None:
     tests = """
 import sys
