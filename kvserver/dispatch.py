@@ -70,6 +70,15 @@ def replay(session: Session, words: list[bytes]) -> Error | None:
     return reply if isinstance(reply, Error) else None
 
 
+def forbidden(session: Session, words: list[bytes]) -> Error | None:
+    """What a session would be told whose user may not run a command; None if they may. Nothing is run or noted."""
+    command = _look_up(session, words)
+    if _must_authenticate(session, command):
+        return Error(errors.NO_AUTH)
+    denial = _denial(session, command, words)
+    return None if denial is None else denied(session, denial)
+
+
 def _account(session: Session, command: Command, words: list[bytes]) -> int:
     """Note how long the command took, in nanoseconds, and log it if that was long, or if it was large."""
     now = monotonic_ns()

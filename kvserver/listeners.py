@@ -16,6 +16,7 @@ from typing import Any
 
 from kvserver.config import Config, ConfigError
 
+_HTTP_BACKLOG = 64
 _PORT_TRIES = 20
 """How often to look for a port that is free on every address."""
 
@@ -70,6 +71,25 @@ def listen(config: Config) -> list[Listener]:
     return listeners
 
 
+def listen_for_http(config: Config) -> list[Listener]:
+    """Listen on the HTTP port of each of its addresses.
+
+    Raises:
+        ConfigError: an address cannot be listened on. Nothing is left open then.
+    """
+    port = config.metrics_port or 0
+    with contextlib.ExitStack() as undo:
+        listeners: list[Listener] = []
+        for host in config.metrics_host:
+            sock = _tcp_listener(host, port, _HTTP_BACKLOG, required=True, flag="--metrics-port")
+            if sock is not None:
+                undo.callback(sock.close)
+                port = sock.getsockname()[1]
+                listeners.append(Listener(sock))
+        undo.pop_all()
+    return listeners
+
+
 def _on_one_port(config: Config, port: int, tls: bool, undo: contextlib.ExitStack) -> list[socket.socket]:
     """Listen on one port of each address; a free one, if it is 0, is chosen once for all of them."""
     tries = 1 if port else _PORT_TRIES
@@ -110,7 +130,8 @@ def _tcp_listener(host: str, port: int, backlog: int, *, required: bool, flag: s
         if not required:
             return None
         reason = getattr(error, "strerror", None) or "it is not a host name"
-        raise ConfigError(f"--host {host}: is not an address of this machine: {reason}.") from None
+        host_flag = flag.replace("-tls", "").replace("port", "host")
+        raise ConfigError(f"{host_flag} {host}: is not an address of this machine: {reason}.") from None
     try:
         if sys.platform != "win32":  # there it would let two servers share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

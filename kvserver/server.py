@@ -43,10 +43,12 @@ from kvserver.session import Session
 from kvserver.state import State
 from kvserver.store.copies import Contents, copied, filled
 from kvserver.threads import ConnectionThreads, pin_thread
+from kvserver.web import web_server
 
 if TYPE_CHECKING:
     from kvserver.testing.instruments import Instruments
     from kvserver.tls import Certificates
+    from kvserver.web.server import WebServer
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _BACK_OFF_SECONDS = 0.05
@@ -111,6 +113,7 @@ class Server:
             instruments.attach(self._state)
         self._listeners: list[Listener] = []
         self._certificates: Certificates | None = None  # with TLS, once it listens
+        self._web: WebServer | None = None  # with an HTTP port, once it listens
         self._threads: ConnectionThreads[Connection] = ConnectionThreads()
         self._accepting: threading.Thread | None = None  # from start on; ends last
         self._no_more = threading.Event()  # set once nobody is accepted any more
@@ -164,8 +167,18 @@ class Server:
         Args:
             settings: what is to be otherwise. Users are not copied, nor is a data directory.
         """
-        chosen = {"port": 0, "tls_port": None, "unix_socket": "", "data_dir": ""} | settings
+        chosen = {"port": 0, "tls_port": None, "unix_socket": "", "data_dir": "", "metrics_port": None} | settings
         return Server(self._state.config, clock=self._clock, snapshot=self.snapshot(), **chosen)
+
+    @property
+    def metrics_port(self) -> int:
+        """The HTTP port, also when a free one was asked for; 0 when there is none."""
+        return 0 if self._web is None else self._web.port
+
+    @property
+    def metrics_url(self) -> str:
+        """Where a browser finds the live page; empty when there is none."""
+        return "" if self._web is None else f"http://{self._web.addresses[0]}/"
 
     # Life
 
@@ -186,6 +199,7 @@ class Server:
         self._end = on_end
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_listeners)
+            undo.callback(self._close_web)
             self._let_in()
             self._listen()
             self._check_exposure()
@@ -199,6 +213,8 @@ class Server:
             undo.pop_all()
         self._accepting, self._wake = accepting, wake
         try:
+            if self._web is not None:  # before the data is loaded: /readyz tells of that too
+                self._web.start()
             if self._state.config.data_dir:
                 self._load(progress)
             self._expirer.start()
@@ -231,11 +247,13 @@ class Server:
         """
         if not self._state.is_protected():
             return
-        for listener in self._listeners:
+        web = [] if self._web is None else self._web.listeners
+        for listener in (*self._listeners, *web):
             address = listener.sock.getsockname()
             if not is_local(address):
+                flag = "--metrics-host" if listener in web else "--host"
                 raise ConfigError(
-                    f"--host {address[0]}: anybody who reaches this machine could read and change the data. Set a "
+                    f"{flag} {address[0]}: anybody who reaches this machine could read and change the data. Set a "
                     "password, best with --password-file or KVSERVER_REQUIREPASS; or say --protected-mode no, if all "
                     "who can reach it may."
                 )
@@ -278,6 +296,8 @@ class Server:
             ended = self._threads.wait(_ABORT_SECONDS + longer)
         if ended:
             self._accepting.join()
+        if self._web is not None:  # until now it has told that the server stops
+            ended = self._web.stop() and ended
         return self._state.close_data() and ended
 
     def _stop_accepting(self) -> None:
@@ -329,6 +349,8 @@ class Server:
             from kvserver.tls import Certificates  # here, since ssl is slow to import and few need it
 
             self._certificates = Certificates(state.config)
+        if state.config.metrics_port is not None:
+            self._web = web_server(state)
         self._listeners = listen(state.config)
         state.addresses = [(at.kind, show(at.sock.getsockname())) for at in self._listeners]
         state.port = next((at.port for at in self._listeners if at.kind == "tcp"), 0)
@@ -338,6 +360,10 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+
+    def _close_web(self) -> None:
+        if self._web is not None:
+            self._web.close()
 
     # Accepting
 

@@ -85,6 +85,16 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.replace(",", " ").lower().split())
+    if not all(map(_NAME.fullmatch, names)):
+        raise ValueError("host names, separated by commas")
+    return names
+
+
 def _port() -> Kind:
     def parse(text: str) -> int | None:
         if text.lower() == "off":
@@ -176,6 +186,7 @@ SIZE = size_of_at_least(1024**2)
 SECONDS = bounded("SECONDS", 0, 2**31 - 1)
 PATH = Kind("PATH", str)
 HOSTS = Kind("HOST[,HOST...]", _hosts, " ".join)
+NAMES = Kind("NAME[,NAME...]", _names, " ".join)
 PASSWORD = Kind("PASSWORD", hash_password, _show_password)
 OUTPUT_LIMITS = Kind("CLASS HARD SOFT SECONDS", _output_limits, _show_output_limits)
 EVENT_CLASSES = Kind("CLASSES", _event_classes)

@@ -13,6 +13,7 @@ from typing import Any
 from kvserver.config.kinds import (
     EVENT_CLASSES,
     HOSTS,
+    NAMES,
     OUTPUT_LIMITS,
     PASSWORD,
     PATH,
@@ -307,6 +308,30 @@ class Config:
         "no",
         choice("no", "local", "yes"),
         "Who may use KV.CLOCK, which stops and moves the server's time, for tests.",
+    )
+    metrics_port: int | None = _option(
+        None,
+        PORT,
+        "HTTP port of the live page, of /metrics for Prometheus, and of /healthz and /readyz; 0 takes a free one, off "
+        "none. It needs the extra metrics: pip install 'kvserver[metrics]'.",
+    )
+    metrics_host: tuple[str, ...] = _option(
+        ("127.0.0.1",),
+        HOSTS,
+        "Addresses of the HTTP port. What goes through it is not encrypted: rather than opening it to a network you do "
+        "not trust, put a proxy that speaks TLS before it.",
+    )
+    web_hosts: tuple[str, ...] = _option(
+        (),
+        NAMES,
+        "Names by which browsers and Prometheus may call the HTTP port, beside its addresses and localhost. Others are "
+        "refused, so that no page of a stranger can give this machine a name of its own.",
+        live=True,
+    )
+    web_writes: str = _option(
+        "no",
+        choice("no", "yes"),
+        "Whether the live page may set and delete keys, as far as its user may. By itself it only reads.",
     )
     debug_command: str = _option(
         "no",

@@ -251,6 +251,12 @@ class Journal:
             self._idle = not (self._queue or self._unwritten or self.failure is not None) or self._stopping.is_set()
             return not self._idle
 
+    @property
+    def behind(self) -> float:
+        """Seconds since the oldest batch was written that is not synced; 0 if there is none."""
+        since = self._behind_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def _catch_up(self) -> None:
         """Hold replies back while syncing is too far behind."""
         first = True

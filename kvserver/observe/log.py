@@ -73,7 +73,7 @@ class RateLimit:
             self._logged.clear()
 
 
-rate_limit = RateLimit({"accept", "command", "connection"})
+rate_limit = RateLimit({"accept", "command", "connection", "web"})
 """The limit in force: events of connections, which are as many as their clients wish."""
 
 

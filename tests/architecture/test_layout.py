@@ -41,6 +41,19 @@ DOORS: dict[str, set[str]] = {
         "store",
         "threads",
         "tls",
+        "web",
+    },
+    "web": {
+        "access",
+        "config",
+        "dispatch",
+        "listeners",
+        "observe",
+        "protocol",
+        "session",
+        "state",
+        "threads",
+        "version",
     },
     "testing": {"clock", "commands", "dispatch", "errors", "observe", "protocol", "session", "store"},
     "embedded": {"dispatch", "protocol", "session"},
@@ -107,6 +120,7 @@ SOCKET_FILES = {
     "kvserver/pushes.py",
     "kvserver/server.py",
     "kvserver/tls.py",
+    "kvserver/web/server.py",
     "kvclient/connection.py",
 }
 THREADING_FILES = {
@@ -139,6 +153,9 @@ THREADING_FILES = {
     "kvserver/store/memory.py",  # the keyspace lock
     "kvclient/cli/top.py",  # the pause between two looks
     "kvclient/listening.py",  # the event that ends the pause before another connection
+    "kvserver/web/sampler.py",  # the thread that takes samples, and who waits for the next
+    "kvserver/web/server.py",  # the accept thread of HTTP, and how many pages are watched
+    "kvserver/web/site.py",  # the lock of what was refused
     "kvclient/locking.py",  # the thread that keeps a lock
     "kvclient/nearcache.py",  # the thread that hears of changes, and the lock of what is kept
     "kvclient/pool.py",  # the lock of the pool

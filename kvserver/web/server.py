@@ -1,0 +1,260 @@
+"""The HTTP port's sockets and threads: accept, one thread a connection, one request each, and an end to every wait.
+
+Those who speak RESP are not to notice: the port has an accept thread and a limit of connections of its own, a request
+has to arrive within seconds, and a response that is not taken ends its connection.
+
+Who owns what: as in ``kvserver/server.py``, each connection's thread alone closes its socket; ``stop`` shuts them down,
+and the accept thread, which has started them, ends last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from kvserver.listeners import Listener, is_local, listen_for_http, show
+from kvserver.observe.log import get_logger
+from kvserver.threads import ConnectionThreads
+from kvserver.web.exchange import Exchange, RefusalError, Request, Response
+from kvserver.web.sampler import Sampler
+from kvserver.web.site import Site
+from kvserver.web.visitor import Visitor
+
+if TYPE_CHECKING:
+    from kvserver.state import State
+
+_MOST_CONNECTIONS = 64
+_MOST_STREAMS = 16
+"""Live pages at a time. They may stay for days; the rest of the connections is for what ends soon."""
+_REQUEST_SECONDS = 5.0
+"""How long a request may take to arrive."""
+_SEND_SECONDS = 10.0
+"""How long what is sent at a time may take to be taken."""
+_SEND_BUFFER = 64 * 1024
+"""Bytes that the kernel keeps for a client which does not read."""
+_LINGER_SECONDS = 1.0
+_LINGER_BYTES = 256 * 1024
+_END_SECONDS = 0.4
+_BACK_OFF_SECONDS = 0.05
+_READ = 16 * 1024
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class WebServer:
+    """The HTTP port of one server: ``listen``, then ``start``, then ``stop``, once each."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._sampler = Sampler(state)
+        self._site = Site(state, self._sampler)
+        self._listeners: list[Listener] = []
+        self._threads: ConnectionThreads[_Connection] = ConnectionThreads()
+        self._streams = threading.BoundedSemaphore(_MOST_STREAMS)
+        self._ending = threading.Event()
+        self._wake: socket.socket  # a byte sent here ends the accept thread; there from listen on
+        self._woken: socket.socket
+        self._accepting = threading.Thread(target=self._accept_all, name="kvserver-web-accept")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens, as ``host:port``."""
+        return tuple(show(listener.sock.getsockname()) for listener in self._listeners)
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        return self._listeners[0].port
+
+    def listen(self) -> None:
+        """Take the port.
+
+        Raises:
+            ConfigError: it cannot be had.
+        """
+        self._listeners = listen_for_http(self._state.config)
+        self._wake, self._woken = socket.socketpair()
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """The listening sockets."""
+        return self._listeners
+
+    def start(self) -> None:
+        """Serve."""
+        self._sampler.start()
+        self._accepting.start()
+
+    def stop(self) -> bool:
+        """End what is in progress and close; whether all threads have ended. ``state.stopping`` has been set.
+
+        Takes less than a second. Safe after ``listen`` alone, and again.
+        """
+        self._ending.set()
+        with contextlib.suppress(OSError):  # it has ended
+            self._wake.send(b"\0")
+        for connection in self._threads.connections():
+            connection.abort()
+        ended = self._threads.wait(_END_SECONDS)
+        if self._accepting.ident is not None and ended:
+            self._accepting.join()
+        self._sampler.join()
+        self.close()
+        return ended
+
+    def close(self) -> None:
+        """Close the listening sockets."""
+        for listener in self._listeners:
+            listener.close()
+        self._wake.close()
+        self._woken.close()
+
+    # Accepting
+
+    def _accept_all(self) -> None:
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._woken, selectors.EVENT_READ)
+                for listener in self._listeners:
+                    selector.register(listener.sock, selectors.EVENT_READ, listener.sock)
+                while not self._ending.is_set():
+                    for key, _ in selector.select():
+                        if key.data is not None:
+                            self._accept(key.data)
+        finally:
+            self._threads.wait()
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take one connection and start its thread. Never raises."""
+        try:
+            sock, peer = listener.accept()
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                self._ending.wait(_BACK_OFF_SECONDS)
+            return
+        if self._state.is_protected() and not is_local(peer):
+            self._refuse(sock, "protected")
+            return
+        if len(self._threads.connections()) >= _MOST_CONNECTIONS:
+            self._refuse(sock, "too_many")
+            return
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            visitor = Visitor(self._state, show(peer), show(sock.getsockname()))
+            connection = _Connection(sock, visitor, self._site, self._streams)
+            self._threads.start(connection, connection.run, f"kvserver-web-{visitor.session.id}")
+        except (OSError, RuntimeError):  # reset before it began, or the system gives no more threads
+            self._refuse(sock, "no_thread")
+
+    def _refuse(self, sock: socket.socket, reason: str) -> None:
+        """Say in one line that nobody has time, if the socket takes it at once, and close."""
+        self._site.count_refusal(reason)
+        get_logger().info("web.refused", why=reason)
+        answer = RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, reason, "Too many connections; try again later.")
+        with contextlib.suppress(OSError), sock:
+            sock.setblocking(False)
+            sock.send(Exchange().whole(answer.response()))
+
+
+class _Connection:
+    """One request and its response."""
+
+    def __init__(self, sock: socket.socket, visitor: Visitor, site: Site, streams: threading.BoundedSemaphore) -> None:
+        self._sock, self._visitor, self._site, self._streams = sock, visitor, site, streams
+        self._exchange = Exchange()
+
+    def abort(self) -> None:
+        """End it, from another thread."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def run(self) -> None:
+        """Serve, then close."""
+        try:
+            with self._visitor:
+                self._serve()
+            self._linger()
+        except TimeoutError:
+            self._site.count_refusal("stalled")
+            get_logger().info("web.stalled", client=self._visitor.session.id)
+        except OSError:  # gone, which is its right
+            get_logger().debug("web.lost", client=self._visitor.session.id)
+        finally:
+            self._sock.close()
+
+    def _serve(self) -> None:
+        try:
+            request = self._receive()
+            response = self._site.answer(request, self._visitor)
+            if request.method == "HEAD":
+                response = replace(response, stream=None)
+        except RefusalError as refusal:
+            self._site.count_refusal(refusal.reason)
+            get_logger().info("web.refused", why=refusal.reason, client=self._visitor.session.id)
+            response = refusal.response()
+        self._sock.settimeout(_SEND_SECONDS)
+        if response.stream is None:
+            self._sock.sendall(self._exchange.whole(response))
+        else:
+            self._send_stream(response, response.stream)
+
+    def _receive(self) -> Request:
+        """The request.
+
+        Raises:
+            RefusalError: it cannot be read, or does not arrive in time.
+        """
+        deadline = time.monotonic() + _REQUEST_SECONDS
+        while True:
+            try:
+                self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+                data = self._sock.recv(_READ)
+            except TimeoutError:
+                data = None
+            if data == b"" and self._exchange.is_untouched:  # somebody who only looked whether the port is open
+                raise ConnectionAbortedError
+            if data is None or time.monotonic() >= deadline:
+                raise RefusalError(HTTPStatus.REQUEST_TIMEOUT, "slow", "The request did not arrive in time.")
+            request = self._exchange.feed(data)
+            if request is not None:
+                return request
+
+    def _send_stream(self, response: Response, stream: Iterator[bytes]) -> None:
+        exchange, send = self._exchange, self._sock.sendall
+        if not self._streams.acquire(blocking=False):
+            self._site.count_refusal("too_many_streams")
+            refusal = RefusalError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "too_many_streams",
+                "Too many pages watch already.",
+                {"Retry-After": "10"},
+            )
+            send(exchange.whole(refusal.response()))
+            return
+        try:
+            send(exchange.begin_stream(response))
+            for piece in stream:
+                send(exchange.piece(piece))
+            send(exchange.end())
+        finally:
+            self._streams.release()
+
+    def _linger(self) -> None:
+        """Take in what has been sent and not read, for a moment: closing before would destroy the response."""
+        with contextlib.suppress(TimeoutError):
+            self._sock.shutdown(socket.SHUT_WR)
+            until, budget = time.monotonic() + _LINGER_SECONDS, _LINGER_BYTES
+            while budget > 0 and (left := until - time.monotonic()) > 0:
+                self._sock.settimeout(left)
+                rest = self._sock.recv(_READ)
+                if not rest:
+                    return
+                budget -= len(rest)
