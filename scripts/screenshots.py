@@ -42,7 +42,7 @@ def work(url: str, seed: int, over: threading.Event) -> None:
     with kvclient.connect(url) as client:
         while not over.is_set():
             for _ in range(source.randrange(5, 90)):
-                number = min(int(source.expovariate(0.02)), 420)
+                number = min(int(source.expovariate(0.012)), 430)
                 client.get(f"user:{number}")
                 client.incr(f"visits:{source.randrange(20)}")
                 if source.random() < 0.3:
@@ -53,22 +53,25 @@ def work(url: str, seed: int, over: threading.Event) -> None:
 
 
 def take(browser: Browser, url: str, folder: Path) -> None:
-    for scheme in ("light", "dark"):
-        for name, size in (("desktop", WIDE), ("phone", NARROW)):
-            context = browser.new_context(viewport=size, color_scheme=scheme, device_scale_factor=1)
-            page = context.new_page()
-            page.goto(url)
-            page.locator("#status[data-state=live]").wait_for()
-            page.locator("#commands tbody tr").first.wait_for()
-            page.screenshot(path=folder / f"overview-{scheme}-{name}.png")
+    for view, scheme, name, size in (
+        ("overview", "light", "desktop", WIDE),
+        ("keys", "dark", "desktop", WIDE),
+        ("overview", "dark", "phone", NARROW),
+        ("keys", "light", "phone", NARROW),
+    ):
+        context = browser.new_context(viewport=size, color_scheme=scheme)
+        page = context.new_page()
+        page.goto(url)
+        page.locator("#status[data-state=live]").wait_for()
+        page.locator("#commands tbody tr").first.wait_for()
+        if view == "keys":
             page.locator("#tab-keys").click()
             page.locator("#search").fill("user:1*")
             page.locator("#search").press("Enter")
-            page.locator("#key-list li").first.wait_for()
             page.locator("#key-list li").nth(3).click()
             page.locator("pre.value").wait_for()
-            page.screenshot(path=folder / f"keys-{scheme}-{name}.png")
-            context.close()
+        page.screenshot(path=folder / f"{view}-{scheme}-{name}.png")
+        context.close()
 
 
 def main() -> int:

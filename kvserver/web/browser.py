@@ -99,7 +99,7 @@ def change(request: Request, visitor: Visitor) -> Response:
         db, action, name = str(wanted["db"]), str(wanted["action"]), _decode(str(wanted["key"]))
         ttl = int(wanted.get("ttl") or 0)
         value = _decode(str(wanted.get("value", "")))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise bad_request("This says nothing that can be done.") from None
     _select(db, visitor)
     match action:

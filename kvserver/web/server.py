@@ -15,6 +15,7 @@ import selectors
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from http import HTTPStatus
@@ -200,11 +201,24 @@ class _Connection:
             self._site.count_refusal(refusal.reason)
             get_logger().info("web.refused", why=refusal.reason, client=self._visitor.session.id)
             response = refusal.response()
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect in one answer must not end the thread without any
+            response = self._failed(error)
         self._sock.settimeout(_SEND_SECONDS)
         if response.stream is None:
             self._sock.sendall(self._exchange.whole(response))
         else:
             self._send_stream(response, response.stream)
+
+    def _failed(self, defect: Exception) -> Response:
+        """The answer for what nobody expected. Its text stays out of the log, for it may hold somebody's data."""
+        self._site.count_refusal("defect")
+        frames = traceback.extract_tb(defect.__traceback__)[-3:]
+        get_logger().error(
+            "web.defect", exception=type(defect).__name__, at=[f"{frame.name}:{frame.lineno}" for frame in frames]
+        )
+        return RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, "defect", "This failed; the log says where.").response()
 
     def _receive(self) -> Request:
         """The request.
