@@ -11,16 +11,17 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from kvserver import config
+from kvserver import config, systemd
 from kvserver.config import ConfigError
 from kvserver.journal import tools
-from kvserver.observe.log import configure, get_logger
+from kvserver.observe.log import LogFile, configure, get_logger
 from kvserver.server import Server
 from kvserver.stubs import stubs
 from kvserver.threads import has_gil
@@ -73,16 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = given.pop("config")
     try:
         settings = config.load({name: text for name, text in given.items() if text is not None}, file=file)
-        configure(settings.log_level, settings.log_format)
+        log_file = _log_file(settings.log_file)
+        configure(settings.log_level, settings.log_format, log_file)
         _allow_descriptors(settings.maxclients)
         _share_one_heap()
         server = Server(settings)
         signals = Signals()
-        server.start(progress=_Bar() if sys.stderr.isatty() else lambda *_: None, on_end=signals.end)
+        progress = _Bar() if sys.stderr.isatty() else systemd.Loading()
+        server.start(progress=progress, on_end=signals.end, sockets=systemd.inherited_sockets())
     except ConfigError as error:
         print(f"kvserver: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
+    if server.tls_port or log_file is not None or systemd.is_told():
+        signals.on_hang_up(partial(_reload, server, log_file))
     return _serve(server, signals, settings.data_dir or "in memory only")
+
+
+def _log_file(path: str) -> LogFile | None:
+    try:
+        return LogFile(path) if path else None
+    except OSError as error:
+        raise ConfigError(f"--log-file {path}: cannot be written: {error.strerror}.") from None
 
 
 _TOOLS: dict[str, tuple[Callable[..., int], int, str]] = {
@@ -106,20 +118,30 @@ def _serve(server: Server, signals: Signals, data: str) -> int:
     log = get_logger()
     log.info("server.ready", addresses=server.addresses, process=os.getpid(), version=__version__, data=data)
     _say(f"Ready to accept connections on {server.addresses[0]}")
-    if server.tls_port:
-        signals.on_hang_up(partial(_reload_certificates, server))
+    if server.metrics_url:
+        log.info("server.live_page", url=server.metrics_url)
+    systemd.notify("READY=1", f"STATUS=Serving on {', '.join(server.addresses)}")
     signals.wait()
+    systemd.notify("STOPPING=1")
     log.info("server.stopping", addresses=server.addresses)
     if not server.stop():
         os._exit(1)  # a command that will not end holds its thread, or the disk takes no more; the log has said so
     return 0
 
 
-def _reload_certificates(server: Server) -> None:
+def _reload(server: Server, log_file: LogFile | None) -> None:
+    """SIGHUP: begin the log's file anew, and read the certificates again."""
+    systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    if log_file is not None:
+        try:
+            log_file.reopen()
+        except OSError as error:
+            get_logger().error("log.not_reopened", error=error.strerror)
     try:
         server.reload_certificates()
     except ConfigError as error:
         get_logger().error("tls.certificates_not_reloaded", error=str(error))
+    systemd.notify("READY=1")
 
 
 class _Bar:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import socket
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -31,6 +32,7 @@ class Listener:
 
     sock: socket.socket
     tls: bool = False
+    inherited: bool = False  # another process made it, and its Unix socket's file is that one's
 
     @property
     def kind(self) -> str:
@@ -46,10 +48,35 @@ class Listener:
 
     def close(self) -> None:
         """Close it, and remove a Unix socket's file."""
-        if self.kind == "unix":
+        if self.kind == "unix" and not self.inherited:
             with contextlib.suppress(OSError):
                 Path(self.sock.getsockname()).unlink()
         self.sock.close()
+
+
+HTTP_NAMES = ("metrics", "http")
+"""Names that an inherited socket for HTTP may have."""
+
+
+def inherited(sockets: Iterable[tuple[str, socket.socket]]) -> tuple[list[Listener], list[Listener]]:
+    """Sockets that another process listens on for us: those for RESP, and those for HTTP.
+
+    Args:
+        sockets: each with a name: ``tls`` for TLS, ``metrics`` or ``http`` for HTTP, any other for RESP.
+
+    Raises:
+        ConfigError: one of them does not listen for connections.
+    """
+    resp: list[Listener] = []
+    http: list[Listener] = []
+    for name, sock in sockets:
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ConfigError(
+                f"the socket {name!r} that was passed on does not listen: give ListenStream= in its unit."
+            )
+        sock.setblocking(False)
+        (http if name in HTTP_NAMES else resp).append(Listener(sock, name == "tls", inherited=True))
+    return resp, http
 
 
 def listen(config: Config) -> list[Listener]:

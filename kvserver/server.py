@@ -19,7 +19,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -36,7 +36,7 @@ from kvserver.embedded import Direct
 from kvserver.expirer import Expirer
 from kvserver.journal.directory import DirectoryError
 from kvserver.journal.recovery import RecoveryError
-from kvserver.listeners import Listener, is_local, listen, show
+from kvserver.listeners import Listener, inherited, is_local, listen, show
 from kvserver.observe.log import get_logger
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Session
@@ -183,7 +183,11 @@ class Server:
     # Life
 
     def start(
-        self, *, progress: Callable[[int, int], object] = lambda *_: None, on_end: Callable[[], object] | None = None
+        self,
+        *,
+        progress: Callable[[int, int], object] = lambda *_: None,
+        on_end: Callable[[], object] | None = None,
+        sockets: Sequence[tuple[str, socket.socket]] = (),
     ) -> Self:
         """Listen, load the data directory if there is one, and serve. A server is started once.
 
@@ -193,6 +197,8 @@ class Server:
             progress: called now and then with how many bytes of how many have been loaded.
             on_end: called, from any thread, when the server wants to be stopped: by SHUTDOWN, or because it can no
                 longer write to its directory. Without it the server stops itself.
+            sockets: that another process listens on for this one, by name: ``tls``, ``metrics`` or any other. With one
+                for RESP, the settings of addresses and ports do not count.
         """
         if self._accepting is not None:
             raise RuntimeError("this server has been started already; make another Server")
@@ -201,7 +207,7 @@ class Server:
             undo.callback(self._close_listeners)
             undo.callback(self._close_web)
             self._let_in()
-            self._listen()
+            self._listen(sockets)
             self._check_exposure()
             wake, woken = socket.socketpair()
             undo.callback(wake.close)
@@ -343,15 +349,16 @@ class Server:
 
     # Listening
 
-    def _listen(self) -> None:
+    def _listen(self, sockets: Sequence[tuple[str, socket.socket]]) -> None:
         state = self._state
-        if state.config.tls_port is not None:
+        self._listeners, http = inherited(sockets)
+        if state.config.tls_port is not None or any(at.tls for at in self._listeners):
             from kvserver.tls import Certificates  # here, since ssl is slow to import and few need it
 
             self._certificates = Certificates(state.config)
-        if state.config.metrics_port is not None:
-            self._web = web_server(state)
-        self._listeners = listen(state.config)
+        if state.config.metrics_port is not None or http:
+            self._web = web_server(state, http)
+        self._listeners = self._listeners or listen(state.config)
         state.addresses = [(at.kind, show(at.sock.getsockname())) for at in self._listeners]
         state.port = next((at.port for at in self._listeners if at.kind == "tcp"), 0)
         state.tls_port = next((at.port for at in self._listeners if at.kind == "tls"), 0)

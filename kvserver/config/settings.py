@@ -143,8 +143,14 @@ class Config:
     log_level: str = _option(
         "info",
         choice("debug", "info", "warning", "error"),
-        "What to log, on standard error.",
+        "What to log, on standard error or in a file.",
         redis="loglevel",
+    )
+    log_file: str = _option(
+        "",
+        PATH,
+        "Log to this file instead of standard error. On SIGHUP it is opened anew, as logrotate wants it.",
+        redis="logfile",
     )
     log_format: str = _option("console", choice("console", "json"), "How log lines look: for people, or for machines.")
     request_timeout: int = _option(

@@ -5,13 +5,15 @@ field; what a client sent is described, not quoted. What strangers can cause is 
 cause it, so that nobody fills a disk.
 
 structlog's own global configuration is never touched: it belongs to the embedding program. There, events go to the
-standard library's logger ``kvserver``, as those of any library do; the command line sends them to standard error.
+standard library's logger ``kvserver``, as those of any library do; the command line sends them to standard error or to
+a file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -82,22 +84,66 @@ def get_logger() -> Logger:
     return _logger
 
 
-def configure(level: str, style: str) -> None:
-    """Log to standard error: ``level`` as in the settings, ``style`` ``console`` or ``json``. For the command line."""
+def configure(level: str, style: str, file: LogFile | None = None) -> None:
+    """Log to standard error or a file. For the command line.
+
+    Args:
+        level: as in the settings.
+        style: ``console`` or ``json``.
+        file: where to; None for standard error.
+    """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=file is None and sys.stderr.isatty())
     )
     global _logger
     _logger = _wrapped(
-        structlog.WriteLogger(cast("TextIO", _StandardError())),
+        structlog.WriteLogger(cast("TextIO", file or _StandardError())),
         structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         rate_limit,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         renderer,
     )
+
+
+class LogFile:
+    """A file of log lines, that another program may move away and have begun anew.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o640)
+
+    def reopen(self) -> None:
+        """Write to the file that now has this name, or a new one.
+
+        The new file takes the place of the old descriptor, so that threads that are just logging need not be waited
+        for: each line goes to the one or the other, whole.
+
+        Raises:
+            OSError: it cannot be written; lines go on where they went.
+        """
+        new = self._open()
+        try:
+            os.dup2(new, self._descriptor, inheritable=False)
+        finally:
+            os.close(new)
+
+    def write(self, text: str) -> None:
+        """Append a line. One that cannot be written is lost."""
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
 
 
 class _StandardError:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from kvserver.config import ConfigError
 
 if TYPE_CHECKING:
+    from kvserver.listeners import Listener
     from kvserver.state import State
     from kvserver.web.server import WebServer
 
 
-def web_server(state: State) -> WebServer:
-    """The HTTP port, which listens.
+def web_server(state: State, listeners: list[Listener]) -> WebServer:
+    """The HTTP port, which listens: on sockets that another process has made, or where the settings say.
 
     Raises:
         ConfigError: what it needs is not installed, or the port cannot be had.
@@ -34,5 +35,5 @@ def web_server(state: State) -> WebServer:
             f"--metrics-port: the package {package} is not installed; pip install 'kvserver[metrics]' does that."
         ) from None
     web = WebServer(state)
-    web.listen()
+    web.listen(listeners)
     return web

@@ -74,13 +74,13 @@ class WebServer:
         """The TCP port."""
         return self._listeners[0].port
 
-    def listen(self) -> None:
-        """Take the port.
+    def listen(self, listeners: list[Listener]) -> None:
+        """Take the port, if these are not there already.
 
         Raises:
             ConfigError: it cannot be had.
         """
-        self._listeners = listen_for_http(self._state.config)
+        self._listeners = listeners or listen_for_http(self._state.config)
         self._wake, self._woken = socket.socketpair()
 
     @property
@@ -148,8 +148,9 @@ class WebServer:
             return
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            visitor = Visitor(self._state, show(peer), show(sock.getsockname()))
+            if sock.family != getattr(socket, "AF_UNIX", None):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            visitor = Visitor(self._state, show(peer) or "unix:0", show(sock.getsockname()))
             connection = _Connection(sock, visitor, self._site, self._streams)
             self._threads.start(connection, connection.run, f"kvserver-web-{visitor.session.id}")
         except (OSError, RuntimeError):  # reset before it began, or the system gives no more threads
