@@ -20,7 +20,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -29,7 +28,7 @@ from kvserver import errors
 from kvserver.access.users import AccessFileError
 from kvserver.clock import wall_clock
 from kvserver.commands.needs import CATALOGUE
-from kvserver.config import OPTIONS, Config, ConfigError, Password, password_of
+from kvserver.config import Config, ConfigError, password_of, with_settings
 from kvserver.connection import Connection, set_timeout
 from kvserver.dispatch import execute, replay
 from kvserver.embedded import Direct
@@ -100,7 +99,7 @@ class Server:
         **settings: Any,
     ) -> None:
         self._clock = clock
-        chosen = _with_settings(config or Config(), settings)
+        chosen = with_settings(config or Config(), settings)
         _load_commands(chosen.load)
         self._state = State(chosen, clock)
         if snapshot is not None:
@@ -468,22 +467,6 @@ def _load_commands(modules: str) -> None:
             load(modules)
         except ValueError as error:
             raise ConfigError(f"--load {error}") from None
-
-
-def _with_settings(config: Config, settings: dict[str, Any]) -> Config:
-    """``config`` with some settings changed; text is parsed as on the command line."""
-    known = {option.name: option for option in OPTIONS}
-    values: dict[str, Any] = {}
-    for name, value in settings.items():
-        if name not in known:
-            raise ConfigError(f"there is no setting {name!r}; Config lists them.")
-        if isinstance(value, Password):
-            values[name] = value
-            continue
-        option = known[name]
-        text = option.kind.show(value) if not isinstance(value, str) else value
-        values[name] = option.parse(text, name)
-    return replace(config, **values)
 
 
 def _prepare(sock: socket.socket, config: Config) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 def need(program: str) -> str:
     """The path of a program a test drives. Elsewhere the test skips without it; in CI that would hide a gap."""
-    path = shutil.which(program)
+    path = shutil.which(program, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
     if path is None:
-        if os.environ.get("CI") == "true":
+        if os.environ.get("CI") == "true" and program not in os.environ.get("KVSERVER_CI_LEAVES_OUT", "").split():
             pytest.fail(f"{program} is not installed; .ci/run should have done that")
         pytest.skip(f"{program} is not installed")
     return path

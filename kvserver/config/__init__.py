@@ -5,6 +5,17 @@
 
 from kvserver.config.kinds import POLICIES, ConfigError, OutputLimit, Password
 from kvserver.config.settings import OPTIONS, Config, Option
-from kvserver.config.sources import load, password_of
+from kvserver.config.sources import load, password_of, with_settings
 
-__all__ = ["OPTIONS", "POLICIES", "Config", "ConfigError", "Option", "OutputLimit", "Password", "load", "password_of"]
+__all__ = [
+    "OPTIONS",
+    "POLICIES",
+    "Config",
+    "ConfigError",
+    "Option",
+    "OutputLimit",
+    "Password",
+    "load",
+    "password_of",
+    "with_settings",
+]

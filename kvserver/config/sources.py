@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,23 @@ def _from_file(file: str) -> dict[str, Any]:
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         values[option.name] = option.parse(text, f"--config {file}: {name}")
     return values
+
+
+def with_settings(config: Config, settings: dict[str, Any]) -> Config:
+    """``config`` with some settings changed; text is parsed as on the command line.
+
+    Raises:
+        ConfigError: there is no such setting, or it cannot be used.
+    """
+    known = {option.name: option for option in OPTIONS}
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in known:
+            raise ConfigError(f"there is no setting {name!r}; Config lists them.")
+        if isinstance(value, Password):
+            values[name] = value
+            continue
+        option = known[name]
+        text = option.kind.show(value) if not isinstance(value, str) else value
+        values[name] = option.parse(text, name)
+    return replace(config, **values)
