@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
+from kvserver.access.users import owner
 from kvserver.dispatch import execute
 from kvserver.protocol.replies import Error, Reply
 from kvserver.session import Session
@@ -54,6 +55,8 @@ class Direct:
         command = [_encoded(word) for word in words]
         if not command or command[0].upper() in _NOT_HERE:
             raise Error("ERR this is about connections, and there is none here: use atomic(), or a client")
+        if self._state.stopping.is_set():
+            raise Error("ERR this server has stopped")
         reply = execute(self._session, command)
         if isinstance(reply, Error):
             raise reply
@@ -63,11 +66,15 @@ class Direct:
 
     @contextlib.contextmanager
     def atomic(self) -> Iterator[None]:
-        """For a with block whose commands nobody else's come in between. Everybody waits for it: be quick."""
+        """For a with block whose commands nobody else's come in between. Everybody waits for it: be quick.
+
+        An exception in it ends it, and undoes nothing.
+        """
         with self._state.keyspace.lock:
             self._state.keyspace.moment = None
             yield
-        self._wait_until_safe()
+        if not self._state.keyspace.held():  # an outer one waits
+            self._wait_until_safe()
 
     @property
     def _session(self) -> Session:
@@ -75,7 +82,7 @@ class Direct:
         found: Session | None = getattr(self._sessions, "session", None)
         if found is None:
             found = self._sessions.session = Session(self._state, self._state.clients.next_id(), "127.0.0.1:0", "")
-            found.be(self._state.users.default)
+            found.be(owner())
         return found
 
     def _wait_until_safe(self) -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import time
 import traceback
@@ -47,6 +48,7 @@ WRITE: Final = Flags.WRITE | Flags.DENYOOM
 READONLY: Final = Flags.READONLY
 """For a command that only reads."""
 _SLOW_SECONDS: Final = 0.01
+_REAL: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _READS: Final[dict[Any, tuple[str, Callable[[bytes], object]]]] = {
     bytes: ("bytes", bytes),
     str: ("str", lambda word: _text(word)),
@@ -61,8 +63,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Result])
 class Data:
     """The selected database, for as long as one Python command runs. Keys are bytes or str."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, writable: bool = True) -> None:
         self._database: Database | None = database
+        self._writable = writable
         self._before: dict[bytes, tuple[bytes | None, int | None]] = {}  # what was there, of each key that is changed
 
     def get(self, key: bytes | str) -> bytes | None:
@@ -116,14 +119,18 @@ class Data:
         entry = find(COMMANDS, command[0])
         if entry is None:
             raise errors.unknown_command(command)
-        if not entry.on_database or entry.keys is None or entry.name in _ADDED:
+        # What goes to another database could not be undone here.
+        elsewhere = entry.name == "move" or (entry.name == "copy" and b"DB" in [word.upper() for word in command[3:]])
+        if not entry.on_database or entry.keys is None or entry.name in _ADDED or elsewhere:
             raise Error(f"ERR {name} cannot be run by a Python command")
         if not entry.minimum <= len(command) <= entry.maximum:
             raise errors.wrong_arity(entry.name)
-        for place in key_places(entry, command):
-            self._changing(command[place])
-        reply: Reply = entry.handler(self._open, *command[1:])
-        return reply
+        if Flags.WRITE in entry.flags:
+            for place in key_places(entry, command):
+                self._changing(command[place])
+        reply: Any = entry.handler(self._open, *command[1:])
+        result: Reply = reply() if callable(reply) else reply
+        return result
 
     @property
     def _open(self) -> Database:
@@ -132,7 +139,13 @@ class Data:
         return self._database
 
     def _changing(self, key: bytes | str) -> bytes:
-        """Note what a key is before it is changed."""
+        """Note what a key is before it is changed.
+
+        Raises:
+            CommandError: the command only reads.
+        """
+        if not self._writable:
+            raise Error("ERR this command is READONLY, and tried to change a key")
         name, database = _key(key), self._open
         if name not in self._before:
             self._before[name] = database.peek(name), database.deadline(name)
@@ -198,7 +211,7 @@ def command(
             flags=flags,
             keys=None if keys is None else Keys(*keys, access),
             complexity="that of its function",
-        )(_handler(name, function, parameters))
+        )(_handler(name, function, parameters, writable=Flags.WRITE in flags))
         _limit(COMMANDS[name.lower().encode()], parameters)
         _ADDED[name.lower()] = function
         return function
@@ -290,7 +303,9 @@ def _limit(entry: Command, parameters: list[inspect.Parameter]) -> None:
         entry.maximum = len(parameters) + 1
 
 
-def _handler(name: str, function: Callable[..., Result], parameters: list[inspect.Parameter]) -> Callable[..., Reply]:
+def _handler(
+    name: str, function: Callable[..., Result], parameters: list[inspect.Parameter], *, writable: bool
+) -> Callable[..., Reply]:
     """What dispatch calls, with the keyspace lock held."""
     readers = [_READS[each.annotation][1] for each in parameters if each.kind is not each.VAR_POSITIONAL]
     rest = next((_READS[each.annotation][1] for each in parameters if each.kind is each.VAR_POSITIONAL), bytes)
@@ -298,14 +313,14 @@ def _handler(name: str, function: Callable[..., Result], parameters: list[inspec
     def handler(database: Database, *words: bytes) -> Reply:
         fixed = len(readers)
         arguments = [read(word) for read, word in zip(readers, words, strict=False)] + [rest(w) for w in words[fixed:]]
-        data = Data(database)
+        data = Data(database, writable=writable)
         began = time.monotonic()
         try:
             reply = _reply(name, function(data, *arguments))
-        except Error:
+        except Error as error:
             data.close(undo=True)
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises
+            raise Error(error.text.encode("utf-8", "replace").decode()) from None
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises, sys.exit() too
             data.close(undo=True)
             _report(name, error)
             raise Error(f"ERR {name} failed with {type(error).__name__}; the server's log says where") from None
@@ -318,7 +333,7 @@ def _handler(name: str, function: Callable[..., Result], parameters: list[inspec
     return handler
 
 
-def _report(name: str, error: Exception) -> None:
+def _report(name: str, error: BaseException) -> None:
     """Log where it happened. The exception's text stays out: it may hold a client's data."""
     frames = traceback.extract_tb(error.__traceback__)[-2:]
     at = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
@@ -358,10 +373,6 @@ def _text(word: bytes) -> str:
 
 
 def _real(word: bytes) -> float:
-    try:
-        number = float(word)
-    except ValueError:
-        raise Error(errors.NOT_A_FLOAT) from None
-    if number != number or b"_" in word:
+    if not _REAL.fullmatch(word):
         raise Error(errors.NOT_A_FLOAT)
-    return number
+    return float(word)

@@ -98,7 +98,6 @@ class Server:
         instruments: Instruments | None = None,
         **settings: Any,
     ) -> None:
-        self._clock = clock
         chosen = with_settings(config or Config(), settings)
         _load_commands(chosen.load)
         self._state = State(chosen, clock)
@@ -161,13 +160,13 @@ class Server:
         return copied(self._state.keyspace)
 
     def fork(self, **settings: Any) -> Server:
-        """Another server with the same settings and data, on a free port; to be started, as in a with block.
+        """Another server with the same settings, data and time, on a free port; to be started, as in a with block.
 
         Args:
             settings: what is to be otherwise. Users are not copied, nor is a data directory.
         """
         chosen = {"port": 0, "tls_port": None, "unix_socket": "", "data_dir": "", "metrics_port": None} | settings
-        return Server(self._state.config, clock=self._clock, snapshot=self.snapshot(), **chosen)
+        return Server(self._state.config, clock=self._state.clock, snapshot=self.snapshot(), **chosen)
 
     @property
     def metrics_port(self) -> int:

@@ -35,6 +35,11 @@ class User:
         return self.name.decode("utf-8", "surrogateescape")
 
 
+def owner() -> User:
+    """Whoever runs the program that the server is in: a user who may do everything, whatever others may."""
+    return User(b"owner", _OPEN)
+
+
 class AccessFileError(Exception):
     """The file of users cannot be used; the text says where and why."""
 

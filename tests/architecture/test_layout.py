@@ -56,7 +56,7 @@ DOORS: dict[str, set[str]] = {
         "version",
     },
     "testing": {"clock", "commands", "dispatch", "errors", "observe", "protocol", "session", "store"},
-    "embedded": {"dispatch", "protocol", "session"},
+    "embedded": {"access", "dispatch", "protocol", "session"},
     "clock": set(),
     "systemd": set(),
     "threads": set(),

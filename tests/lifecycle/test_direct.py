@@ -142,6 +142,28 @@ def test_a_snapshot_is_of_one_moment(server: kvserver.Server, tmp_path: Path) ->
         kvserver.Server(port=0, snapshot=server.snapshot(), databases=2)
 
 
+def test_the_owner_may_do_everything(server: kvserver.Server) -> None:
+    server.direct("ACL", "SETUSER", "default", "off", "-@all")
+    assert server.direct("SET", "k", "v") == b"OK"
+
+
+def test_after_the_end_nothing_is_done(tmp_path: Path) -> None:
+    server = kvserver.Server(port=0, data_dir=str(tmp_path / "data"))
+    with server, server.direct.atomic(), server.direct.atomic():
+        server.direct("SET", "k", "v")
+    with pytest.raises(CommandError, match="this server has stopped"):
+        server.direct("SET", "k", "lost")
+
+
+def test_a_fork_has_the_time_too() -> None:
+    with kvserver.Server(port=0, clock_command="yes") as server:
+        with kvclient.connect(server.url) as kv:
+            kv.clock(advance=7 * 86_400)
+        server.direct("SET", "k", "v", "EX", 60)
+        with server.fork() as copy:
+            assert 0 < int(copy.direct("TTL", "k")) <= 60  # type: ignore[arg-type]
+
+
 def test_it_starts_and_stops_quickly() -> None:
     starts, stops = [], []
     threads = threading.active_count()

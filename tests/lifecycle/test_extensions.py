@@ -49,6 +49,8 @@ def test_what_follows_from_the_signature(kv: kvclient.Client) -> None:
         (("k", "x", "1_0"), "not an integer"),
         (("k", "x", 1, "x"), "not a valid float"),
         (("k", "x", 1, "nan"), "not a valid float"),
+        (("k", "x", 1, "inf"), "not a valid float"),
+        (("k", "x", 1, " 1"), "not a valid float"),
     ):
         with pytest.raises(ServerError, match=fault):
             kv.execute("T.ALL", *words)
@@ -186,6 +188,53 @@ def test_what_is_no_reply_and_what_calls_itself(kv: kvclient.Client) -> None:
         with pytest.raises(ServerError, match=fault):
             kv.execute("T.BAD", "k", how)
         assert kv.dbsize() == 0
+
+
+def test_one_that_only_reads_cannot_write(kv: kvclient.Client) -> None:
+    @command("T.READ", flags=kvserver.READONLY)
+    def read(data: Data, key: bytes, how: str) -> Any:
+        if how == "set":
+            data.set(key, "x")
+        return data.call("APPEND" if how == "append" else "GETRANGE", key, *(["x"] if how == "append" else [0, -1]))
+
+    kv.set("k", "v")
+    assert kv.execute("T.READ", "k", "range") == b"v"
+    for how in ("set", "append"):
+        with pytest.raises(ServerError, match="READONLY, and tried to change a key"):
+            kv.execute("T.READ", "k", how)
+    assert kv.get("k") == b"v"
+
+
+def test_what_could_not_be_undone_cannot_be_done(kv: kvclient.Client) -> None:
+    @command("T.AWAY")
+    def away(data: Data, key: bytes, name: str, *words: bytes) -> Any:
+        return data.call(name, key, *words)
+
+    kv.mset({"k": "abcd", "other": "bc"})
+    for words in (("MOVE", "1"), ("COPY", "new", "DB", "1")):
+        with pytest.raises(ServerError, match="cannot be run by a Python command"):
+            kv.execute("T.AWAY", "k", *words)
+    assert kv.execute("T.AWAY", "k", "COPY", "new") == 1
+    assert kv.execute("T.AWAY", "k", "LCS", "other") == b"bc"  # whose reply is made after the lock
+
+
+@pytest.mark.parametrize("how", ["exit", "surrogate", "interrupt"])
+def test_whatever_is_raised_the_connection_stays(kv: kvclient.Client, how: str) -> None:
+    @command("T.END")
+    def end(data: Data, key: bytes, how: str) -> None:
+        data.set(key, "changed")
+        match how:
+            case "exit":
+                sys.exit()
+            case "interrupt":
+                raise KeyboardInterrupt
+        raise CommandError("ERR \ud800 is half a character")
+
+    connection = kv.client_id()
+    with pytest.raises(ServerError, match=r"failed with|is half a character"):
+        kv.execute("T.END", "k", how)
+    assert kv.client_id() == connection
+    assert not kv.exists("k")
 
 
 def test_data_is_for_one_command(kv: kvclient.Client) -> None:
