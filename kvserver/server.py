@@ -280,7 +280,7 @@ class Server:
     def stop(self) -> bool:
         """Stop accepting, let running commands finish, close everything; whether all threads have ended.
 
-        Takes less than 2 s, a millisecond for each connection, and what the disk takes. With a data directory, False
+        Takes less than 2.5 s, a millisecond for each connection, and what the disk takes. With a data directory, False
         also means that not everything is on disk. Safe to call again, and before :meth:`start`.
         """
         if self._accepting is None:

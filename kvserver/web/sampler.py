@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from kvserver.observe import usage
 from kvserver.observe.info import memory_resident
+from kvserver.observe.log import get_logger
 from kvserver.observe.usage import Tally
 from kvserver.threads import pin_thread
 
@@ -129,13 +130,19 @@ class Sampler:
             while not self._wait_a_tick():
                 began = time.monotonic()
                 if began >= due:
-                    self._take(began)
+                    self._try_to_take(began)
                     ended = time.monotonic()
                     due = ended + max(_EVERY - (began - due), _SHARE * (ended - began))
         finally:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+    def _try_to_take(self, now: float) -> None:
+        try:
+            self._take(now)
+        except Exception as error:  # noqa: BLE001 - one sample less, and the next may be taken again
+            get_logger().error("web.sample_failed", exception=type(error).__name__)
 
     def _wait_a_tick(self) -> bool:
         """Wait, and count how much longer than asked for that took; whether the server stops."""
@@ -159,7 +166,8 @@ class Sampler:
         commands = _by_command(since, elapsed)
         self._number += 1
         with self._changed:
-            self._samples.append(Sample(self._number, values, commands))
+            rounded = {name: round(value, 6) for name, value in values.items()}
+            self._samples.append(Sample(self._number, rounded, commands))
             self._changed.notify_all()
 
     def _totals(self) -> dict[str, float]:

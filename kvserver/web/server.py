@@ -44,6 +44,7 @@ _SEND_BUFFER = 64 * 1024
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 256 * 1024
 _END_SECONDS = 0.4
+_BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections; try again later.")
 _BACK_OFF_SECONDS = 0.05
 _READ = 16 * 1024
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -141,10 +142,10 @@ class WebServer:
                 self._ending.wait(_BACK_OFF_SECONDS)
             return
         if self._state.is_protected() and not is_local(peer):
-            self._refuse(sock, "protected")
+            self._refuse(sock, "protected", HTTPStatus.FORBIDDEN, "Without a password, only this machine is let in.")
             return
         if len(self._threads.connections()) >= _MOST_CONNECTIONS:
-            self._refuse(sock, "too_many")
+            self._refuse(sock, "too_many", *_BUSY)
             return
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
@@ -154,13 +155,13 @@ class WebServer:
             connection = _Connection(sock, visitor, self._site, self._streams)
             self._threads.start(connection, connection.run, f"kvserver-web-{visitor.session.id}")
         except (OSError, RuntimeError):  # reset before it began, or the system gives no more threads
-            self._refuse(sock, "no_thread")
+            self._refuse(sock, "no_thread", *_BUSY)
 
-    def _refuse(self, sock: socket.socket, reason: str) -> None:
-        """Say in one line that nobody has time, if the socket takes it at once, and close."""
+    def _refuse(self, sock: socket.socket, reason: str, status: HTTPStatus, text: str) -> None:
+        """Say in one line why not, if the socket takes it at once, and close."""
         self._site.count_refusal(reason)
         get_logger().info("web.refused", why=reason)
-        answer = RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, reason, "Too many connections; try again later.")
+        answer = RefusalError(status, reason, text)
         with contextlib.suppress(OSError), sock:
             sock.setblocking(False)
             sock.send(Exchange().whole(answer.response()))

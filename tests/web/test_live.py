@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
@@ -114,6 +115,47 @@ def test_it_costs_nobody_a_command(web: Web) -> None:
         first(events, "sample")
         first(events, "sample")
         assert first(events, "sample")["values"]["commands"] == 0
+
+
+def test_samples_are_taken_less_often_when_each_takes_long(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "_EVERY", 0.0)
+    ticks: list[float] = []
+    clock = FakeClock()
+    monkeypatch.setattr(sampler, "time", clock)
+    taker = sampler.Sampler(web.state)
+
+    def take(now: float) -> None:
+        ticks.append(now)
+        clock.now += 0.1  # a tenth of a second for each
+
+    def wait() -> bool:
+        clock.now += 0.1
+        return len(ticks) == 4
+
+    monkeypatch.setattr(taker, "_take", take)
+    monkeypatch.setattr(taker, "_wait_a_tick", wait)
+    taker._run()
+    pauses = [after - before for before, after in itertools.pairwise(ticks)]
+    assert all(pause >= sampler._SHARE * 0.1 for pause in pauses)
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return self.now
+
+
+def test_a_sample_that_fails_is_the_only_one(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "memory_resident", lambda: 1 // 0)
+    with web.events() as events:
+        assert first(events, "history") == []
+        monkeypatch.undo()
+        assert first(events, "sample")["values"]["resident"] > 0
 
 
 def test_an_estimate_lies_within_its_bounds() -> None:
