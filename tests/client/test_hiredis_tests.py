@@ -49,12 +49,17 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "least"), [("test_reader.py", 45), ("test_pack.py", 6)])
+@pytest.mark.parametrize(("name", "least"), [("test_reader.py", 49), ("test_pack.py", 6)])
 def test_they_pass(theirs: Path, name: str, least: int) -> None:
-    deselected = [word for test in sorted(OF_NO_USE) for word in ("--deselect", f"{name}::{test}")]
+    (theirs / "conftest.py").write_text(
+        "def pytest_collection_modifyitems(config, items):\n"
+        f"    out = [item for item in items if item.name in {sorted(OF_NO_USE)!r}]\n"
+        "    config.hook.pytest_deselected(items=out)\n"
+        "    items[:] = [item for item in items if item not in out]\n"
+    )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:kvserver", "-W", "ignore"]
     done = subprocess.run(
-        [*command, *deselected, f"--rootdir={theirs}", "-c", "/dev/null", name],
+        [*command, f"--rootdir={theirs}", "-c", "/dev/null", name],
         cwd=theirs,
         env={**os.environ, "PYTHONPATH": f"{SHIM}{os.pathsep}{Path(__file__).parents[2]}"},
         capture_output=True,

