@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _TOO_SLOW: Final = "the server did not {} in time: give a longer timeout=, or see what keeps the server busy"
 
 
+_TOGETHER: Final = 0.005  # seconds by which a call may end before its deadline
+
+
 class Waiting(asyncio.Future["list[Reply]"]):
     """The replies to commands that were sent together.
 
@@ -299,7 +302,8 @@ class AsyncConnection(asyncio.Protocol):
         """Have those raise whose time is up, and wait for the next. One timer does for all calls of a while."""
         self._alarm = None
         now = self._loop.time()
-        late = [waiting for waiting in self._row if waiting.deadline <= now and not waiting.done()]
+        # Calls that were made together end together, and not the first by its deadline and the rest by its consequence.
+        late = [waiting for waiting in self._row if waiting.deadline <= now + _TOGETHER and not waiting.done()]
         for waiting in late:
             waiting.set_exception(CallTimeoutError(_TOO_SLOW.format("reply")))
         if late and late[0].sent > self._heard:  # not a byte since: who comes next is better off on another connection
