@@ -61,8 +61,8 @@ SWAPS: list[Call] = [
     (["text"], ["c", "abc", "EX"]),
 ]  # fmt: skip
 TOKENS: list[Call] = [
-    (["lock"], ["token", 1000, "0"]), (["lock"], ["other", 1000, "0"]), (["free"], ["token", 1000, "0"]),
-    (["forever"], ["token", 1000, "1"]), (["lock"], ["token", 7000000, "1"]), (["lock"], ["token", "x", "0"]),
+    (["lock"], ["token", 2000000, "0"]), (["lock"], ["other", 2000000, "0"]), (["free"], ["token", 1000, "0"]),
+    (["forever"], ["token", 2000000, "1"]), (["lock"], ["token", 7000000, "1"]), (["lock"], ["token", "x", "0"]),
 ]  # fmt: skip
 COUNTS: list[Call] = [(["n"], [1, 70000])] * 2 + [(["new"], [1, 50000]), (["text"], [1, 5]), (["m"], [100, 20000])]
 WINDOW: list[Call] = [(["w1", "w2"], ["10", "60", "1"])] * 7 + [(["w1", "w2"], ["10", "60", "11"])]
@@ -123,7 +123,10 @@ def test_a_script_does_what_it_says(server: kvserver.Server, valkey_port: int, n
 
 
 def _about_the_same(ours: bytes, theirs: bytes) -> bool:
-    """Equal but for a moment's difference in times to live; an error of a script says more in Valkey."""
+    """Equal but for a moment's difference in times to live; an error of a script says more in Valkey.
+
+    Times to live are all of minutes, for which a number is told from a time: none ends while the test runs.
+    """
     if theirs.startswith(b"-"):
         return ours.startswith(b"-")
     mine, real = ([int(number) for number in re.findall(rb":(-?\d+)", reply)] for reply in (ours, theirs))
