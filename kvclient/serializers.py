@@ -54,6 +54,20 @@ class Serializer(Generic[In, Out]):
     pack: Callable[[In], Value]
     unpack: Callable[[bytes], Out]
 
+    def read(self, data: bytes) -> Out:
+        """What the bytes stand for.
+
+        Raises:
+            UnpackError: unpack() can make nothing of them.
+        """
+        try:
+            return self.unpack(data)
+        except Exception as error:
+            raise UnpackError(
+                f"a value of {len(data)} bytes is not what the {self.name} serializer writes ({type(error).__name__}): "
+                "was it stored by a program that uses another one?"
+            ) from error
+
 
 def _same(value: Value) -> Value:
     return value
@@ -63,25 +77,10 @@ def _bytes(data: bytes) -> bytes:
     return data
 
 
-def serializer(name: str, pack: Callable[[In], Value], unpack: Callable[[bytes], Out]) -> Serializer[In, Out]:
-    """A serializer of two functions, whose errors are told as this library's."""
-
-    def checked(data: bytes) -> Out:
-        try:
-            return unpack(data)
-        except Exception as error:
-            raise UnpackError(
-                f"a value of {len(data)} bytes is not what the {name} serializer writes ({type(error).__name__}): "
-                "was it stored by a program that uses another one?"
-            ) from error
-
-    return Serializer(name, pack, checked)
-
-
 PLAIN: Final[Serializer[Value, bytes]] = Serializer("plain", _same, _bytes)
 """Bytes, text or numbers in, bytes out. What is used if no other is given."""
 
-TEXT: Final[Serializer[Value, str]] = serializer("text", _same, lambda data: data.decode())
+TEXT: Final[Serializer[Value, str]] = Serializer("text", _same, lambda data: data.decode())
 """The same in, str out: UTF-8."""
 
 
@@ -89,7 +88,7 @@ def _to_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-JSON: Final[Serializer[Any, Any]] = serializer("JSON", _to_json, json.loads)
+JSON: Final[Serializer[Any, Any]] = Serializer("JSON", _to_json, json.loads)
 """What JSON knows: dicts with text keys, lists, str, int, float, bool, None."""
 
 
@@ -98,7 +97,7 @@ def msgpack() -> Serializer[Any, Any]:
     import msgpack
 
     library: Any = msgpack  # it has no types
-    return serializer("msgpack", library.packb, library.unpackb)
+    return Serializer("msgpack", library.packb, library.unpackb)
 
 
 def model(kind: type[T]) -> Serializer[T, T]:
@@ -119,7 +118,7 @@ def model(kind: type[T]) -> Serializer[T, T]:
             raise TypeError(f"the values here are of type {kind.__name__}, not {type(value).__name__}")
         return adapter.dump_json(value)
 
-    return serializer(getattr(kind, "__name__", str(kind)), pack, adapter.validate_json)
+    return Serializer(getattr(kind, "__name__", str(kind)), pack, adapter.validate_json)
 
 
 def pickle(*, trusted: bool = False) -> Serializer[Any, Any]:
@@ -136,4 +135,4 @@ def pickle(*, trusted: bool = False) -> Serializer[Any, Any]:
             "and say so by pickle(trusted=True); serializers.JSON and model() are safe",
             stacklevel=2,
         )
-    return serializer("pickle", lambda value: pickle.dumps(value, pickle.HIGHEST_PROTOCOL), pickle.loads)
+    return Serializer("pickle", lambda value: pickle.dumps(value, pickle.HIGHEST_PROTOCOL), pickle.loads)

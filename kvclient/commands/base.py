@@ -129,7 +129,7 @@ class Face(Generic[In, Out]):
         """Take values of the serializer's types, and keys within a namespace. For copies of a face, its views."""
         self.serializer = serializer
         self._pack = serializer.pack
-        self._unpack = serializer.unpack
+        self._unpack = serializer.read
         self._prefix = prefix  # of the namespace; b"" outside of one
 
     def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> object:

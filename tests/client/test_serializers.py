@@ -141,3 +141,13 @@ def test_one_of_your_own(own_kv: kvclient.Client) -> None:
     kv.set("k", 255)
     assert own_kv.get("k") == b"ff"
     assert kv.get("k") == 255
+    own_kv.set("k", "nothing of the kind")
+    connection = kv.client_id()
+    with pytest.raises(UnpackError, match=r"not what the hex serializer writes \(ValueError\)"):
+        kv.get("k")
+    pipeline = kv.pipeline(raise_errors=False)
+    bad, good = pipeline.get("k"), pipeline.strlen("k")
+    pipeline.run()
+    assert isinstance(bad.error(), UnpackError)
+    assert good.result() == 19
+    assert kv.client_id() == connection
