@@ -32,7 +32,7 @@ def pause_before_retry(error: KVError, attempt: int, *, safe: bool, retries: int
         retries: how often it may be made again.
         left: seconds until the call's deadline.
     """
-    if attempt > retries or not isinstance(error, ConnectionLostError | CannotConnectError | LoadingError):
+    if attempt > retries or left <= 0 or not isinstance(error, ConnectionLostError | CannotConnectError | LoadingError):
         return None
     if not safe and error.applied != "no":
         return None

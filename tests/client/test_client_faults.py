@@ -23,6 +23,7 @@ from kvclient.errors import (
     ProtocolError,
     ServerError,
 )
+from kvclient.retry import pause_before_retry
 from tests.client.conftest import GREETING, FakeServer, Peer
 
 Make = Callable[..., FakeServer]
@@ -132,6 +133,13 @@ def test_no_pause_goes_beyond_the_deadline(fake: Make) -> None:
             kv.get("k")
         assert time.monotonic() - before < 0.6
     assert 3 <= server.accepted < 20
+
+
+def test_nothing_is_asked_again_when_the_time_is_up() -> None:
+    for error in (ConnectionLostError("lost", applied="no"), CannotConnectError("away"), LoadingError("LOADING", "")):
+        for left in (0.0, -1.0):
+            assert pause_before_retry(error, 1, safe=True, retries=3, left=left) is None
+        assert pause_before_retry(error, 1, safe=True, retries=3, left=1.0) is not None
 
 
 def test_a_server_that_loads_is_asked_again(fake: Make) -> None:
