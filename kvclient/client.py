@@ -260,9 +260,9 @@ class Client(Toolbox[In, Out]):
         except (ServerError, UnpackError):  # the reply was whole
             pool.give(connection)
             raise
-        except BaseException:
+        except BaseException as error:
             # Whatever is still under way on this connection, nobody else may read it.
-            pool.drop(connection)
+            pool.drop(connection, error)
             raise
         pool.give(connection)
         return result

@@ -53,8 +53,8 @@ class Lender(Protocol):
     def give(self, connection: Connection, /) -> None:
         """Take back one whose replies have all been read."""
 
-    def drop(self, connection: Connection, /) -> None:
-        """Close one that is in an unknown state."""
+    def drop(self, connection: Connection, error: BaseException, /) -> None:
+        """Close one that an error has left in an unknown state."""
 
     def pause(self, seconds: float, /) -> None:
         """Do nothing for so long, or until there are no connections any more."""
@@ -227,8 +227,8 @@ class Pipeline(Batch[In, Out]):
             except (ServerError, TransactionConflictError):  # the whole was refused; the connection is fine
                 self._lender.give(connection)
                 raise
-            except BaseException:
-                self._lender.drop(connection)
+            except BaseException as error:
+                self._lender.drop(connection, error)
                 raise
             self._lender.give(connection)
         except KVError as error:

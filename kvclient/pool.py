@@ -17,13 +17,12 @@ from __future__ import annotations
 import collections
 import functools
 import os
-import sys
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from kvclient.errors import ClientClosedError, PoolTimeoutError
+from kvclient.errors import ClientClosedError, ConnectionLostError, PoolTimeoutError
 from kvclient.observer import ConnectionEvent, error_of
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Pool:
             if connection.closed:
                 self._open(connection, deadline)
             elif _monotonic() - connection.used > CHECK_AFTER and not connection.quiet():
-                self.drop(connection)
+                self.drop(connection, ConnectionLostError("the server closed it, or sent what nobody asked for"))
                 continue
             return connection
 
@@ -121,12 +120,13 @@ class Pool:
                 return
         self.drop(connection)
 
-    def drop(self, connection: Connection) -> None:
-        """Close a connection and free its place."""
+    def drop(self, connection: Connection, error: BaseException | None = None) -> None:
+        """Close a connection and free its place. `error` is why, unless it is merely not needed any more."""
         was_open = not connection.closed
         connection.close()
         if self._observer is not None and was_open:
-            self._tell(connection)
+            kind: Literal["lost", "closed"] = "closed" if error is None else "lost"
+            self._observer.connection(ConnectionEvent(kind, connection.address, error_of(error)))
         with self._lock:
             self._live.pop(id(connection), None)
             if self._waiters:
@@ -179,13 +179,6 @@ class Pool:
             raise
         if self._observer is not None:
             self._observer.connection(ConnectionEvent("opened", connection.address))
-
-    def _tell(self, connection: Connection) -> None:
-        """Tell the observer that a connection was closed, and if by an error, by which: that being handled now."""
-        assert self._observer is not None
-        error = sys.exception()
-        kind: Literal["lost", "closed"] = "closed" if error is None else "lost"
-        self._observer.connection(ConnectionEvent(kind, connection.address, error_of(error)))
 
     @staticmethod
     def _hand(waiter: _Waiter, connection: Connection | None) -> None:

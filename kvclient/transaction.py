@@ -99,7 +99,7 @@ class _Kept:
     def give(self, connection: Connection, /) -> None:
         """Keep it, for another attempt."""
 
-    def drop(self, connection: Connection, /) -> None:
+    def drop(self, connection: Connection, _error: BaseException, /) -> None:
         """Close it; who keeps it will find that."""
         connection.close()
 
@@ -139,8 +139,8 @@ def watching(
             except TransactionConflictError:
                 if _monotonic() > deadline:
                     raise
-    except BaseException:
-        pool.drop(connection)  # it may still watch
+    except BaseException as error:
+        pool.drop(connection, error)  # it may still watch
         raise
     pool.give(connection)
     return result

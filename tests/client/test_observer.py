@@ -104,6 +104,31 @@ def test_what_becomes_of_connections(fake: Make, recorder: Recorder) -> None:
     assert recorder.connections[-1] == ("failed", "CannotConnectError")
 
 
+def test_why_a_connection_was_closed(own_url: str, recorder: Recorder) -> None:
+    """Not for the error that its caller happens to be handling."""
+    with kvclient.connect(own_url, observer=recorder, max_idle=1e-9) as kv:
+        kv.set("k", "v")
+        with pytest.raises(ServerError):
+            kv.incr("k")
+        with contextlib.suppress(ZeroDivisionError):
+            try:
+                kv.get(str(1 // 0))
+            except ZeroDivisionError:
+                kv.close()
+                raise
+    assert recorder.connections == [("opened", None), ("closed", None)] * (len(recorder.connections) // 2)
+    recorder.connections.clear()
+    with kvclient.connect(own_url) as other, kvclient.connect(own_url, observer=recorder) as kv:
+        other.client_kill(type="normal", skip_me=True)
+        assert kv.ping() == b"PONG"
+    assert recorder.connections == [
+        ("opened", None),
+        ("lost", "ConnectionLostError"),
+        ("opened", None),
+        ("closed", None),
+    ]
+
+
 def test_by_tasks(own_url: str, recorder: Recorder) -> None:
     async def main() -> None:
         async with kvclient.aio.connect(own_url, observer=recorder) as kv:
