@@ -115,7 +115,7 @@ class Kept:
                 self.invalidations += 1
                 self._values.clear()
                 self._asked.clear()
-            case [b"invalidate", list(keys)]:
+            case [b"invalidate", list(keys)] if all(isinstance(key, bytes) for key in keys):
                 for key in keys:
                     self.invalidations += 1
                     self._values.pop(key, None)  # type: ignore[arg-type]
@@ -262,6 +262,8 @@ class NearCache(Generic[Out]):
             try:
                 if self._connection.closed:
                     self._connect()
+                    if self._ended.is_set():  # and whoever ended it may have found nothing to shut down yet
+                        return
                 attempt = 0
                 self._take_in()
             except KVError:

@@ -15,24 +15,11 @@ import kvclient
 import kvclient.aio
 import kvserver
 from kvclient import nearcache, serializers
+from kvclient.connection import Connection
 from kvclient.errors import CannotConnectError, ProtocolError, ServerError
 from kvclient.protocol import Push
 
 Make = Callable[..., FakeServer]
-
-
-@pytest.fixture(params=["kvserver", "valkey", "redis"])
-def any_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "kvserver":
-        return str(request.getfixturevalue("own_url"))
-    return f"redis://127.0.0.1:{request.getfixturevalue(f'{request.param}_port')}"
-
-
-@pytest.fixture
-def client(any_url: str) -> Iterator[kvclient.Client]:
-    with kvclient.connect(any_url) as kv:
-        kv.flushall()
-        yield kv
 
 
 @pytest.fixture
@@ -192,6 +179,71 @@ def test_a_silent_connection_is_found_out(fake: Make, monkeypatch: pytest.Monkey
         assert near.statistics.keys == 1
         assert silent.wait(10)
         until(lambda: near.statistics.keys == 0)
+
+
+def test_nonsense_ends_the_connection_and_what_was_kept(fake: Make) -> None:
+    kept = threading.Event()
+
+    def ordinary(peer: Peer) -> None:
+        peer.greet()
+        while peer.read():
+            peer.sock.sendall(b"*1\r\n$1\r\nv\r\n")
+
+    def tracking(peer: Peer) -> None:
+        peer.greet()
+        peer.answer(b"+OK\r\n")
+        assert kept.wait(10)
+        peer.sock.sendall(b">2\r\n$10\r\ninvalidate\r\n*1\r\n*0\r\n")  # an array is no key
+        peer.read()
+
+    def silent(peer: Peer) -> None:
+        peer.read()
+
+    server = fake(ordinary, tracking, silent)
+    with kvclient.connect(server.url) as kv, kv.near_cache() as near:
+        assert near.get("k") == b"v"
+        assert near.statistics.keys == 1
+        kept.set()
+        until(lambda: server.accepted > 2)
+        assert near.statistics.keys == 0
+
+    async def by_tasks() -> None:
+        kept.clear()
+        async with kvclient.aio.connect(server.url) as kv, kv.near_cache() as near:
+            assert await near.get("k") == b"v"
+            accepted = server.accepted
+            kept.set()
+            while server.accepted == accepted:
+                await asyncio.sleep(0)
+            assert near.statistics.keys == 0
+
+    server = fake(ordinary, tracking, silent)
+    asyncio.run(by_tasks())
+
+
+def test_it_is_closed_just_as_it_connects_again(own: kvclient.Client) -> None:
+    entered, closing = threading.Event(), threading.Event()
+
+    class Late(Connection):
+        def open(self, deadline: float) -> None:
+            entered.set()
+            assert closing.wait(10)
+            super().open(deadline)
+
+        def shutdown(self) -> None:
+            super().shutdown()  # which finds no socket yet
+            closing.set()
+
+    near = own.near_cache().__enter__()
+    near._make = lambda: Late(own.options, listens=True)
+    own.client_kill(type="normal", skip_me=True)
+    assert entered.wait(10)
+    closer = threading.Thread(target=near.close)
+    closer.start()
+    closer.join(10)
+    is_closed = not closer.is_alive()
+    near._connection.shutdown()  # so that a failure ends, too
+    assert is_closed
 
 
 def test_who_cannot_be_told(own_url: str, fake: Make) -> None:
