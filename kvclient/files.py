@@ -9,6 +9,7 @@ Not here: what reading and writing are for tasks (aio/files.py).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import secrets
 from typing import TYPE_CHECKING, Final, Self
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 1024 * 1024  # bytes asked for or sent at once
 KEPT: Final = 600  # seconds for which a copy, or what is being written, is kept after it was last touched
+
+
+def check_mode(mode: str) -> None:
+    """Raise ValueError for a way to open files that values do not have."""
+    if mode not in {"rb", "wb"}:
+        raise ValueError(f"mode {mode!r}: a value is opened 'rb', to read it, or 'wb', to write it anew")
 
 
 def private_key(key: bytes) -> bytes:
@@ -91,7 +98,8 @@ class ValueReader(io.RawIOBase):
         """Delete the copy."""
         if not self.closed:
             super().close()
-            self._client.unlink(self._copy)
+            with contextlib.suppress(KVError):  # it ends by itself
+                self._client.unlink(self._copy)
 
     def __del__(self) -> None:
         """A reader that is forgotten leaves its copy to end by itself: nothing is sent while garbage is collected."""
@@ -132,9 +140,9 @@ class ValueWriter(io.BufferedIOBase):
     def flush(self) -> None:
         """Send what was written so far; others do not see it yet."""
         if self._buffer and not self.closed:
-            with self._client.pipeline() as pipeline:
-                pipeline.append(self._part, bytes(self._buffer))
-                pipeline.expire(self._part, KEPT)
+            with self._client.transaction() as transaction:  # or what is lost in between would be kept for ever
+                transaction.append(self._part, bytes(self._buffer))
+                transaction.expire(self._part, KEPT)
             self._sent += len(self._buffer)
             self._buffer.clear()
 
@@ -142,7 +150,7 @@ class ValueWriter(io.BufferedIOBase):
         """Send the rest, and make it the key's value.
 
         Raises:
-            KVError: that failed, and the key is as it was.
+            KVError: that failed. The key is as it was, unless `applied` says that nobody knows.
         """
         if self.closed:
             return
@@ -174,10 +182,8 @@ class ValueWriter(io.BufferedIOBase):
         if not self.closed:
             self._buffer.clear()
             super().close()
-            try:
+            with contextlib.suppress(KVError):  # it ends by itself
                 self._client.unlink(self._part)
-            except KVError:  # it ends by itself
-                return
 
     def __enter__(self) -> Self:
         return self

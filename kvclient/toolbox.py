@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 from kvclient.caching import CachedFunction, Lifetimes, cached
 from kvclient.commands import Commands
 from kvclient.commands.base import Direct, prefixed
-from kvclient.files import CHUNK, ValueReader, ValueWriter
+from kvclient.files import CHUNK, ValueReader, ValueWriter, check_mode
 from kvclient.locking import Lock, Semaphore
 from kvclient.mapping import KeyMapping
 from kvclient.nearcache import NearCache
@@ -187,6 +187,7 @@ class Toolbox(Commands[In, Out], Direct[In, Out], is_part=True):
         Raises:
             FileNotFoundError: there is no such key to read.
         """
+        check_mode(mode)
         name = prefixed(self._prefix, key)
         if mode == "rb":
             return io.BufferedReader(ValueReader(self._everything, name), chunk)

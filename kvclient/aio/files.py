@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Self
 
 from kvclient.errors import KVError
@@ -36,7 +37,8 @@ class AsyncValueReader:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.unlink(self._copy)
+        with contextlib.suppress(KVError):  # it ends by itself
+            await self._client.unlink(self._copy)
 
     def seek(self, offset: int) -> None:
         """Go to a byte, counted from the beginning."""
@@ -89,9 +91,17 @@ class AsyncValueWriter:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+        if kind is not None:
+            await self._discard()
+            return
+        try:
             await self._finish()
-        else:
+        except BaseException:
+            await self._discard()
+            raise
+
+    async def _discard(self) -> None:
+        with contextlib.suppress(KVError):  # it ends by itself
             await self._client.unlink(self._part)
 
     async def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -107,9 +117,9 @@ class AsyncValueWriter:
         if self._buffer:
             piece = bytes(self._buffer)
             self._buffer.clear()
-            async with self._client.pipeline() as pipeline:
-                pipeline.append(self._part, piece)
-                pipeline.expire(self._part, KEPT)
+            async with self._client.transaction() as transaction:  # or what is lost in between would be kept for ever
+                transaction.append(self._part, piece)
+                transaction.expire(self._part, KEPT)
             self._sent += len(piece)
 
     async def _finish(self) -> None:

@@ -16,7 +16,7 @@ from kvclient.aio.nearcache import AsyncNearCache
 from kvclient.caching import AsyncCachedFunction, Lifetimes, async_cached
 from kvclient.commands import Commands
 from kvclient.commands.base import Awaited, prefixed
-from kvclient.files import CHUNK
+from kvclient.files import CHUNK, check_mode
 from kvclient.protocol import to_bytes
 from kvclient.recipes.limits import use
 from kvclient.recipes.locks import LockRecipes
@@ -98,6 +98,7 @@ class AsyncToolbox(Commands[In, Out], Awaited[In, Out], is_part=True):
         async with client.open("backup") as file:
             async for piece in file: ...
         """
+        check_mode(mode)
         name = prefixed(self._prefix, key)
         if mode == "rb":
             return AsyncValueReader(self._everything, name, chunk)

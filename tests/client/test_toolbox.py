@@ -9,10 +9,11 @@ import json
 import shutil
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from client.conftest import FakeServer, Peer
 
 import kvclient
 import kvclient.aio
@@ -21,20 +22,6 @@ from kvclient.errors import KVError, LockLostError, LockTimeoutError
 from kvclient.files import ValueReader
 
 PATIENCE = 30
-
-
-@pytest.fixture(params=["kvserver", "valkey", "redis"])
-def any_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "kvserver":
-        return str(request.getfixturevalue("own_url"))
-    return f"redis://127.0.0.1:{request.getfixturevalue(f'{request.param}_port')}"
-
-
-@pytest.fixture
-def client(any_url: str) -> Iterator[kvclient.Client]:
-    with kvclient.connect(any_url, timeout=PATIENCE) as kv:
-        kv.flushall()
-        yield kv
 
 
 # ---- semaphores ------------------------------------------------------------------------------------------------------
@@ -247,6 +234,56 @@ def test_a_part_that_ended_is_found_out(client: kvclient.Client) -> None:
     with pytest.raises(KVError, match="what was being read has ended"):
         reader.read(10)
     reader.close()
+
+
+def test_a_part_is_never_kept_for_ever(client: kvclient.Client, any_url: str) -> None:
+    """Whoever is killed at whatever moment: adding to a part, and having it end, are one step."""
+
+    def until_exec() -> list[str]:
+        names: list[str] = []
+        while "EXEC" not in names:
+            names.append((monitor.next(PATIENCE) or "").split('"')[1].upper())
+        return names
+
+    async def by_tasks() -> None:
+        async with kvclient.aio.connect(any_url) as kv, kv.open("k", "wb") as file:
+            await file.write(b"a part")
+
+    with client.monitor() as monitor, client.open("k", "wb") as file:
+        file.write(b"a part")
+        file.flush()
+        assert sorted(until_exec()) == ["APPEND", "EXEC", "EXPIRE", "MULTI"]
+    with client.monitor() as monitor:
+        asyncio.run(by_tasks())
+        names = until_exec()
+        assert {"APPEND", "EXPIRE", "MULTI"} <= set(names)
+        assert "WATCH" not in names  # that is another transaction, which gives it its name
+
+
+def test_other_ways_to_open_are_refused(client: kvclient.Client, any_url: str) -> None:
+    client.set("k", "v")
+    for mode in ("r", "w", "ab", "r+b"):
+        with pytest.raises(ValueError, match=r"a value is opened 'rb', to read it, or 'wb', to write it anew"):
+            client.open("k", mode)  # type: ignore[call-overload]
+        with pytest.raises(ValueError, match=r"a value is opened 'rb'"):
+            kvclient.aio.connect(any_url).open("k", mode)  # type: ignore[call-overload]
+    assert client.get("k") == b"v"
+
+
+def test_what_cannot_be_cleaned_up_hides_no_error(fake: Callable[..., FakeServer]) -> None:
+    def losing(peer: Peer) -> None:
+        peer.greet()
+
+    url = fake(losing).url
+    with kvclient.connect(url, retries=0) as kv, pytest.raises(ZeroDivisionError), kv.open("k", "wb") as file:
+        file.write(b"new" * (1 // 0))
+
+    async def main() -> None:
+        async with kvclient.aio.connect(url, retries=0) as kv, kv.open("k", "wb") as file:
+            await file.write(b"new" * (1 // 0))
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(main())
 
 
 def test_empty_and_missing(client: kvclient.Client) -> None:
