@@ -38,6 +38,7 @@ class Held:
         self._wait = wait
         self._extend = extend
         self._released = threading.Event()
+        self._holder = threading.current_thread()
         self._keeper: threading.Thread | None = None
         self.lost = False
 
@@ -50,13 +51,17 @@ class Held:
         self._follow(self._recipes.acquire(self._wait))
         self.lost = False
         if self._extend:
+            self._holder = threading.current_thread()
             self._released.clear()
             self._keeper = threading.Thread(target=self._keep, name=f"kvclient-keep-{self._recipes.name}")
             self._keeper.start()
 
     def _keep(self) -> None:
-        """Extend it again and again, until it is released or lost. A server that is away for a while may come back."""
-        while not self._released.wait(self._recipes.ttl / 3):
+        """Extend it again and again, until it is released or lost. A server that is away for a while may come back.
+
+        Nothing is kept for a holder that has ended without a release, and a program that ends is not held up.
+        """
+        while not self._released.wait(self._recipes.ttl / 3) and self._holder.is_alive():
             try:
                 self._follow(self._recipes.extend())
             except (LockLostError, ClientClosedError):

@@ -30,6 +30,22 @@ def url(request: pytest.FixtureRequest) -> str:
     return f"redis://127.0.0.1:{request.getfixturevalue('valkey_port')}"
 
 
+@pytest.fixture(params=["kvserver", "valkey", "redis"])
+def any_url(request: pytest.FixtureRequest) -> str:
+    """As `url`, and an old Redis too."""
+    if request.param == "kvserver":
+        return str(request.getfixturevalue("own_url"))
+    return f"redis://127.0.0.1:{request.getfixturevalue(f'{request.param}_port')}"
+
+
+@pytest.fixture
+def client(any_url: str) -> Iterator[kvclient.Client]:
+    """A client of an empty server of any of the three, and one that has time."""
+    with kvclient.connect(any_url, timeout=30) as client:
+        client.flushall()
+        yield client
+
+
 @pytest.fixture(params=[3, 2], ids=["resp3", "resp2"])
 def kv(url: str, request: pytest.FixtureRequest) -> Iterator[kvclient.Client]:
     """A client of an empty server."""

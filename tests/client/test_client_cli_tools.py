@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,20 +31,6 @@ importlib.util.find_spec = lambda name, *rest: None if name in ("prompt_toolkit"
 from kvclient.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-
-
-@pytest.fixture(params=["kvserver", "valkey", "redis"])
-def any_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "kvserver":
-        return str(request.getfixturevalue("own_url"))
-    return f"redis://127.0.0.1:{request.getfixturevalue(f'{request.param}_port')}"
-
-
-@pytest.fixture
-def client(any_url: str) -> Iterator[kvclient.Client]:
-    with kvclient.connect(any_url) as kv:
-        kv.flushall()
-        yield kv
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:

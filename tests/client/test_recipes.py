@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,20 +21,6 @@ from kvclient.recipes.locks import LockRecipes
 from kvclient.recipes.steps import Ask, Call, Pause, Recipe, Step, Together, run
 
 PATIENCE = 30
-
-
-@pytest.fixture(params=["kvserver", "valkey", "redis"])
-def any_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "kvserver":
-        return str(request.getfixturevalue("own_url"))
-    return f"redis://127.0.0.1:{request.getfixturevalue(f'{request.param}_port')}"
-
-
-@pytest.fixture
-def client(any_url: str) -> Iterator[kvclient.Client]:
-    with kvclient.connect(any_url, timeout=PATIENCE) as kv:
-        kv.flushall()
-        yield kv
 
 
 def wait_until_gone(kv: kvclient.Client, key: str) -> None:
@@ -143,6 +130,18 @@ def test_one_that_is_taken_away_is_found_lost(client: kvclient.Client) -> None:
     with pytest.raises(LockLostError):
         lock.release()
     assert client.get("l") == b"somebody else"
+
+
+def test_one_that_was_forgotten_does_not_hold_the_program_up(client: kvclient.Client, any_url: str) -> None:
+    program = f"""
+import kvclient
+kv = kvclient.connect({any_url!r})
+kv.lock("l", ttl=0.3).acquire()
+print("held")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert (done.stdout, done.stderr) == ("held\n", "")
+    wait_until_gone(client, "l")
 
 
 def fail_in(lock: kvclient.Lock) -> None:
