@@ -81,6 +81,11 @@ def escape_glob(text: bytes) -> bytes:
     return re.sub(rb"[*?\[\]\\^-]", rb"\\\g<0>", text)
 
 
+def harmless(text: str) -> str:
+    """Text of whatever origin, without the control characters by which a server could drive the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "" if c == "\r" else f"\\x{ord(c):02x}" for c in text)
+
+
 def show(reply: Reply) -> str:
     """A reply for people: its type can be told, strings are quoted, elements are numbered."""
     return "\n".join(_lines(reply))
@@ -101,11 +106,6 @@ def show_raw(reply: Reply) -> bytes:
 
 def _error_text(error: ServerError) -> str:
     return f"{error.code} {error.message}".strip()
-
-
-def _harmless(text: str) -> str:
-    """Text without the control characters by which a server could drive the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "" if c == "\r" else f"\\x{ord(c):02x}" for c in text)
 
 
 def _number(number: float) -> str:
@@ -131,11 +131,11 @@ def _scalar(reply: Reply) -> str:
     if reply is None:
         return "(nil)"
     if isinstance(reply, SimpleString | Verbatim):
-        return _harmless(reply.decode("utf-8", "backslashreplace"))
+        return harmless(reply.decode("utf-8", "backslashreplace"))
     if isinstance(reply, bytes):
         return quoted(reply)
     if isinstance(reply, ServerError):
-        return _harmless(f"(error) {_error_text(reply)}")
+        return harmless(f"(error) {_error_text(reply)}")
     if isinstance(reply, bool):
         return f"({_number(reply)})"
     if isinstance(reply, float):

@@ -1,7 +1,7 @@
 """The command line: `kv [URL] [COMMAND ARGS...]`. One command, a prompt if there is none, or one of its own tools.
 
 What belongs to one subject is in a module of its own: session.py asks the server, display.py shows replies, prompt.py
-reads lines, docs.py knows the commands, transfer.py is import and export, watch.py and top.py are what their names say.
+reads lines, docs.py knows the commands, and importing.py, exporting.py, watch.py and top.py are the tools.
 Here is what starts them, and what becomes of errors.
 
 Exit status: 0, or 1 if the server refused the command, or 2 if nothing could be asked.
@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from kvclient.cli.arguments import TOOLS, Given, parse
+from kvclient.cli.display import complain
 from kvclient.cli.session import Problem, Session
 from kvclient.errors import KVError
 
@@ -53,8 +54,3 @@ def _run(given: Given) -> int:
         return prompt(session, given.options)
     finally:
         session.close()
-
-
-def complain(error: BaseException) -> None:
-    """Tell of an error, in one line."""
-    sys.stderr.write(f"kv: {' '.join(str(error).split())}\n")

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from kvclient.errors import ServerError
-from kvclient.text import show
+from kvclient.text import harmless, show
 
 if TYPE_CHECKING:
     from kvclient.protocol import Reply
@@ -44,9 +44,20 @@ def write_typed(reply: Reply) -> None:
     Console(highlight=False, soft_wrap=True).print(shown)
 
 
+def complain(problem: object) -> None:
+    """Tell of an error, or another text, in one line on standard error."""
+    sys.stderr.write(f"kv: {harmless(' '.join(str(problem).split()))}\n")
+
+
 def as_json(reply: Reply) -> str:
     """A reply as JSON: bytes as text if they are UTF-8, otherwise {"base64": ...}; a map's keys are always text."""
-    return json.dumps(_plain(reply), ensure_ascii=False)
+    return json_line(_plain(reply))
+
+
+def json_line(value: Any) -> str:
+    """JSON in one line, in which what cannot be printed is escaped, so that it can be shown on a terminal as well."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
 
 
 def _plain(reply: Any) -> Any:

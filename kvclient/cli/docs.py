@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kvclient.errors import KVError, ServerError
+from kvclient.text import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,7 +102,7 @@ def _table(reply: Any) -> dict[str, Any]:
 
 
 def _text(data: Any) -> str:
-    return data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
+    return harmless(data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data))
 
 
 def described(words: Sequence[str], known: dict[str, CommandDocs]) -> CommandDocs | None:

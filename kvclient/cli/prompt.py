@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kvclient.cli.display import complain
 from kvclient.cli.docs import CommandDocs, completions, described, help_on, load
 from kvclient.cli.session import Problem, Session
 from kvclient.errors import BadURLError, KVError
@@ -46,7 +47,7 @@ def prompt(session: Session, options: Options) -> int:
         except BadURLError:
             raise
         except (KVError, Problem, ValueError) as error:
-            sys.stderr.write(f"kv: {' '.join(str(error).split())}\n")
+            complain(error)
             status = _USAGE_STATUS
         except KeyboardInterrupt:
             if not interactive:

@@ -13,7 +13,7 @@ import binascii
 import json
 from typing import Any, NamedTuple
 
-from kvclient.cli.display import text_or_base64
+from kvclient.cli.display import json_line, text_or_base64
 
 
 class Record(NamedTuple):
@@ -29,7 +29,7 @@ def to_line(record: Record) -> str:
     fields: dict[str, Any] = {"key": text_or_base64(record.key), "value": text_or_base64(record.value)}
     if record.expires is not None:
         fields["expires"] = record.expires
-    return json.dumps(fields, ensure_ascii=False)
+    return json_line(fields)
 
 
 def from_line(line: bytes) -> Record:
@@ -40,12 +40,12 @@ def from_line(line: bytes) -> Record:
     """
     try:
         fields = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("it is not JSON") from None
     if not isinstance(fields, dict) or not {"key", "value"} <= set(fields) <= {"key", "value", "expires"}:
         raise ValueError('it is not an object with "key", "value" and perhaps "expires"')
     expires = fields.get("expires")
-    if expires is not None and (type(expires) is not int or not 0 <= expires < 2**63):
+    if expires is not None and (type(expires) is not int or not 0 < expires < 2**63):
         raise ValueError('"expires" is not a time in milliseconds')
     return Record(_bytes(fields["key"], "key"), _bytes(fields["value"], "value"), expires)
 

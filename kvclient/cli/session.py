@@ -5,12 +5,13 @@ Not here: where lines come from (prompt.py), and how replies look (display.py).
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 from kvclient.cli.arguments import Form
-from kvclient.cli.display import as_json, write_typed
+from kvclient.cli.display import as_json, complain, write_typed
 from kvclient.client import tls_context
 from kvclient.connection import Connection
 from kvclient.errors import ServerError
@@ -71,7 +72,7 @@ class Session:
         """Run one command, show its reply, and return the exit status it stands for."""
         reply = self.ask(words)
         if self._form is Form.JSON and isinstance(reply, ServerError):
-            sys.stderr.write(f"kv: {reply.code} {reply.message}".rstrip() + "\n")
+            complain(f"{reply.code} {reply.message}")
         elif self._form is Form.TYPED:
             write_typed(reply)
         else:
@@ -85,6 +86,7 @@ class Session:
 def _refuse_unanswered(words: Sequence[bytes]) -> None:
     name = words[0].upper()
     if name in {b"SUBSCRIBE", b"PSUBSCRIBE"}:
-        raise Problem(f"{name.decode()} never ends: use the tool, as in: kv watch --channel {words[-1].decode()!r}")
+        channel = words[-1].decode("utf-8", "replace")
+        raise Problem(f"{name.decode()} never ends: use the tool, as in: kv watch --channel {shlex.quote(channel)}")
     if name in _UNANSWERED or [word.upper() for word in words[:2]] == [b"CLIENT", b"REPLY"]:
         raise Problem(f"{name.decode('utf-8', 'replace')} is not for this prompt, which waits for one reply each")

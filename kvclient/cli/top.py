@@ -14,7 +14,7 @@ from kvclient.cli.display import has_rich
 from kvclient.client import Client
 from kvclient.errors import KVError
 from kvclient.serializers import PLAIN
-from kvclient.text import quoted
+from kvclient.text import harmless, quoted
 
 if TYPE_CHECKING:
     import argparse
@@ -43,7 +43,7 @@ def run(given: Given) -> int:
             while True:
                 pause.wait(interval)
                 now = Look(client)
-                lines = list(report(before, now, given.options.address))
+                lines = list(map(harmless, report(before, now, given.options.address)))
                 _show(lines, clear=not given.settings.once)
                 if given.settings.once:
                     return 0

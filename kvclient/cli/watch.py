@@ -10,7 +10,7 @@ from kvclient.cli.session import Problem
 from kvclient.client import Client
 from kvclient.errors import KVError
 from kvclient.serializers import PLAIN
-from kvclient.text import quoted
+from kvclient.text import harmless, quoted
 
 if TYPE_CHECKING:
     import argparse
@@ -58,7 +58,7 @@ def _show(client: Client, pattern: str, prefix: int, count: int | None) -> None:
                 sys.stderr.write("kv: the connection was lost meanwhile, and something may be missing here\n")
             moment = time.strftime("%H:%M:%S")
             name = quoted(message.channel[prefix:])
-            data = quoted(message.data) if not prefix else message.data.decode("utf-8", "replace")
+            data = quoted(message.data) if not prefix else harmless(message.data.decode("utf-8", "replace"))
             sys.stdout.write(f"{moment} {name} {data}\n" if not prefix else f"{moment} {data:10} {name}\n")
             sys.stdout.flush()
             if number == count:

@@ -12,14 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from client.conftest import FakeServer, Peer
 from clients.terminal import Terminal
 from hypothesis import given
 from hypothesis import strategies as st
 
 import kvclient
 from kvclient.cli import docs, main
+from kvclient.cli.arguments import Form
 from kvclient.cli.prompt import history_file, is_secret
 from kvclient.cli.records import Record, from_line, to_line
+from kvclient.cli.session import Session
+from kvclient.url import parse_url
 
 PLAIN = """
 import sys
@@ -106,7 +110,9 @@ def test_other_types_are_told(redis_port: int, capsys: pytest.CaptureFixture[str
         ('{"key": "a", "value": 1}', '"value" is neither text'),
         ('{"key": {"base64": "?"}, "value": "1"}', '"key" is neither text'),
         ('{"key": "a", "value": "1", "expires": "x"}', '"expires" is not a time'),
+        ('{"key": "a", "value": "1", "expires": 0}', '"expires" is not a time'),
         ('{"key": "a", "value": "1", "other": 1}', "it is not an object"),
+        ("[" * 200_000, "it is not JSON"),
     ],
 )
 def test_a_line_that_is_none(
@@ -128,7 +134,7 @@ def test_files_that_cannot_be_read(own_url: str, tmp_path: Path, capsys: pytest.
     assert run(capsys, own_url, "import", str(tmp_path))[2].endswith("Is a directory\n")
 
 
-@given(st.binary(), st.binary(), st.none() | st.integers(0, 2**63 - 1))
+@given(st.binary(), st.binary(), st.none() | st.integers(1, 2**63 - 1))
 def test_a_record_is_read_back(key: bytes, value: bytes, expires: int | None) -> None:
     record = Record(key, value, expires)
     assert from_line(to_line(record).encode()) == record
@@ -188,7 +194,9 @@ def test_messages_of_channels(own_url: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_subscribing_names_the_tool(own_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "kv watch --channel 'news'" in run(capsys, own_url, "SUBSCRIBE", "news")[2]
+    assert run(capsys, own_url, "SUBSCRIBE", "news")[2].endswith("as in: kv watch --channel news\n")
+    assert run(capsys, own_url, "PSUBSCRIBE", "it's *")[2].endswith("kv watch --channel 'it'\"'\"'s *'\n")
+    assert run(capsys, own_url, "SUBSCRIBE", "caf\udce9")[2].endswith("kv watch --channel 'caf\ufffd'\n")
 
 
 # ---- top -------------------------------------------------------------------------------------------------------------
@@ -209,6 +217,62 @@ def test_top(any_url: str, client: kvclient.Client, capsys: pytest.CaptureFixtur
 
 def _histogram(client: kvclient.Client) -> object:
     return client.execute("LATENCY", "HISTOGRAM", "get")
+
+
+# ---- what a server says does not drive the terminal ------------------------------------------------------------------
+
+ESCAPES = "\x1b]0;title\x07\x9b2J"
+
+
+def _nasty(peer: Peer) -> None:
+    """Puts escape sequences wherever there is text."""
+    text = ESCAPES.encode()
+    bulk = b"$%d\r\n%b\r\n" % (len(text), text)
+    answers = {
+        b"CONFIG": b"%1\r\n$22\r\nnotify-keyspace-events\r\n$2\r\nKA\r\n",
+        b"ECHO": bulk,
+        b"INFO": b"=%d\r\ntxt:redis_version:%b\r\n\r\n" % (len(text) + 20, text),
+        b"LATENCY": b"%1\r\n" + bulk + b"%1\r\n$14\r\nhistogram_usec\r\n%1\r\n:1\r\n:2\r\n",
+        b"COMMAND": b"%1\r\n" + bulk + b"%1\r\n$7\r\nsummary\r\n" + bulk,
+        b"PSUBSCRIBE": b">3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n"
+        + b">4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$17\r\n__keyspace@0__:\x1b[\r\n"
+        + bulk,
+    }
+    peer.greet()
+    while data := peer.read():
+        peer.sock.sendall(answers.get(data.split(b"\r\n")[2], b"-ERR " + text + b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["watch", "*", "--count", "1"], "\\x1b]0;title\\x07\\x9b2J"),
+        (["top", "--once", "--interval", "0.1"], "redis \\x1b]0;title"),
+        (["--json", "GET", "k"], "kv: ERR \\x1b]0;title\\x07\\x9b2J"),
+        (["--json", "ECHO", "k"], '"\\u001b]0;title\\u0007\\u009b2J"'),
+        (["--typed", "GET", "k"], "(error) ERR \\x1b]0;title\\x07\\x9b2J"),
+        (["--typed", "ECHO", "k"], '"\\x1b]0;title\\a\\xc2\\x9b2J"'),
+        (["export"], "kv: ERR \\x1b]0;title\\x07\\x9b2J"),
+    ],
+)
+def test_no_text_drives_the_terminal(
+    fake: Callable[..., FakeServer], capsys: pytest.CaptureFixture[str], words: list[str], shown: str
+) -> None:
+    url = fake(_nasty).url
+    options = [words.pop(0)] if words[0].startswith("--") else []
+    _, out, err = run(capsys, *options, url, *words)
+    assert shown in out + err
+    assert (out + err).replace("\n", "").isprintable()
+
+
+def test_nor_does_help(fake: Callable[..., FakeServer]) -> None:
+    session = Session(parse_url(fake(_nasty).url), Form.TYPED)
+    try:
+        known = docs.load(session)
+    finally:
+        session.close()
+    (name,) = known
+    assert docs.help_on([name], known).replace("\n", "").isprintable()
 
 
 # ---- help and completion ---------------------------------------------------------------------------------------------
@@ -309,6 +373,18 @@ def test_colours_are_for_terminals(own_url: str) -> None:
     os.close(theirs)
     with io.FileIO(own) as screen:
         assert b"\x1b[" in screen.read(1000)
+
+
+def test_progress_is_for_terminals(own_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "keys.jsonl"
+    path.write_text("".join(f'{{"key": "{number}", "value": "v"}}\n' for number in range(2000)))
+    with Terminal([sys.executable, "-m", "kvclient", own_url, "import", str(path)]) as terminal:
+        terminal.see("importing")
+        terminal.see("imported 2000 keys")
+        assert terminal.exit_status() == 0
+    with Terminal([sys.executable, "-c", PLAIN, own_url, "import", str(path)]) as terminal:
+        assert "importing" not in terminal.see("imported 2000 keys")
+        assert terminal.exit_status() == 0
 
 
 def test_nothing_of_this_slows_the_library_down() -> None:
