@@ -231,7 +231,8 @@ class State:
     def counted(self) -> Counter[str]:
         """The sum of what live and ended connections counted, since the last reset."""
         with self.stats.lock:
-            total = self.stats.closed - self.stats.resets
+            total = self.stats.closed.copy()
+            total.subtract(self.stats.resets)  # not "-", which leaves out what is negative until the live ones are added
             for session in self.clients.sessions():
                 for name in COUNTED:
                     total[name] += getattr(session, name)
