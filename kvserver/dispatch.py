@@ -1,8 +1,9 @@
 """From a decoded command to its reply: look-up, arity, the lock, the handler, errors. No socket, no bytes of RESP.
 
-This is where the keyspace lock is taken. A handler that works on data is called with it held, for the whole command,
-and never takes it itself; one that works on the session is called without it. What a handler returns as a function is
-finished after the lock is released. In a transaction commands are queued here; EXEC's handler runs them.
+This is where the keyspace lock is taken, or found not to be needed (GET). A handler that works on data is called with
+it held, for the whole command, and never takes it itself; one that works on the session is called without it. What a
+handler returns as a function is finished after the lock is released. In a transaction commands are queued here; EXEC's
+handler runs them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from kvserver.observe.usage import new_tally
 from kvserver.protocol.encoder import encoding
 from kvserver.protocol.replies import Deferred, Error, Reply, SimpleString
 from kvserver.session import Session, Transaction
+from kvserver.store.glance import BUSY, Busy, glance
 
 # What a browser sends first or as a header line. Whoever speaks HTTP to this port was tricked into it (cross-protocol
 # scripting), so nothing more of what it sends may be executed.
@@ -54,11 +56,24 @@ def execute(session: Session, words: list[bytes]) -> Reply:
         return _wrong_arity(session, command)
     if session.special or session.state.special:
         return _execute_in_mode(session, command, words)
+    if command.glances and (value := _glance(session, words[1])) is not BUSY:
+        _account(session, command, words)
+        return value
     reply = _run(session, command, words)
     if callable(reply):
         reply = _finish(session, command, reply)
     _account(session, command, words)
     return reply
+
+
+def _glance(session: Session, key: bytes) -> bytes | Busy | None:
+    """The value of a key without the lock, if that will do, and counted as a hit or a miss."""
+    value = glance(session.keyspace, session.db, key)
+    if value is None:
+        session.misses += 1
+    elif value is not BUSY:
+        session.hits += 1
+    return value
 
 
 def replay(session: Session, words: list[bytes]) -> Error | None:
@@ -132,6 +147,9 @@ def _run(session: Session, command: Command, words: list[bytes]) -> Reply | Defe
             if keyspace.observed:
                 return _run_observed(session, command, words)
             database = keyspace.databases[session.db]
+            if command.writes and count != command.one_step:
+                with keyspace.steps:
+                    return cast("Reply | Deferred", command.handler(database, *words[command.words :]))
             # Most commands have one argument or two; calling them so is measurably quicker than with a slice.
             if count == 2:
                 return cast("Reply | Deferred", command.handler(database, words[1]))
@@ -158,7 +176,8 @@ def _run_observed(session: Session, command: Command, words: list[bytes]) -> Rep
     keyspace.touching = not session.no_touch or command.name == "touch"
     if not session.executing and Flags.DENYOOM in command.flags and keyspace.eviction.is_full():
         raise Error(errors.MAXMEMORY)
-    reply = cast("Reply | Deferred", command.handler(session.database, *words[command.words :]))
+    with keyspace.steps:
+        reply = cast("Reply | Deferred", command.handler(session.database, *words[command.words :]))
     if not session.executing:
         keyspace.eviction.settle()
     return reply

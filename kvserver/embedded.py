@@ -70,10 +70,11 @@ class Direct:
 
         An exception in it ends it, and undoes nothing.
         """
-        with self._state.keyspace.lock:
-            self._state.keyspace.moment = None
+        keyspace = self._state.keyspace
+        with keyspace.lock, keyspace.steps:
+            keyspace.moment = None
             yield
-        if not self._state.keyspace.held():  # an outer one waits
+        if not keyspace.held():  # an outer one waits
             self._wait_until_safe()
 
     @property

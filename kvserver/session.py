@@ -117,6 +117,8 @@ class Session:
     writes: int = 0  # send calls
     received: int = 0  # bytes
     sent: int = 0  # bytes
+    hits: int = 0  # of reads without the lock; the keyspace counts those with it
+    misses: int = 0
     pending_input: int = 0  # bytes of a command that has not arrived whole
     kept: int = 0  # bytes that the names it watches and is subscribed to take up
     pause: Callable[[float | None], object] = field(init=False)  # the connection puts its own here

@@ -97,7 +97,14 @@ class Command:
     complexity: str
     categories: tuple[str, ...]
     tips: tuple[str, ...]
+    glances: bool  # its reply is what store.glance gives for its one argument, if that can tell
+    one_step: int  # with so many words, its change is one step of one key's value
     subcommands: dict[bytes, Command] = field(default_factory=dict)
+
+    writes: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writes = Flags.WRITE in self.flags
 
     @property
     def arity(self) -> int:
@@ -130,6 +137,8 @@ def command(
     complexity: str = "O(1)",
     categories: tuple[str, ...] = (),
     tips: tuple[str, ...] = (),
+    glances: bool = False,
+    one_step: int = 0,
 ) -> Callable[[_Handler], _Handler]:
     """Register the handler below as a command.
 
@@ -145,6 +154,9 @@ def command(
         complexity: in the usual notation.
         categories: access categories beyond those that group and flags imply.
         tips: hints for clients of a cluster, as in COMMAND INFO.
+        glances: whether its reply is what ``store.glance`` gives for its one argument, so that it needs no lock.
+        one_step: with so many words (the name is one), its change is one step of one key's value, and those who read
+            without the lock need not be kept away. 0 for none: that is always right.
     """
 
     def register(handler: _Handler) -> _Handler:
@@ -152,7 +164,7 @@ def command(
         _add(
             Command(
                 name.lower(), handler, runs is Runs.ON_DATABASE, 1 + name.count("|"), group, abs(arity), maximum,
-                flags, keys, syntax, since, complexity, categories, tips,
+                flags, keys, syntax, since, complexity, categories, tips, glances, one_step,
             )
         )  # fmt: skip
         return handler

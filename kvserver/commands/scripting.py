@@ -64,7 +64,8 @@ def _run(session: Session, function: Function, numkeys: bytes, words: tuple[byte
         if not session.executing and function in _NEED_MEMORY and keyspace.eviction.is_full():
             raise Error(errors.MAXMEMORY)
         try:
-            return function(session.database, words[:count], words[count:])
+            with keyspace.steps:
+                return function(session.database, words[:count], words[count:])
         except IndexError:
             raise Error("ERR this script needs more keys or arguments") from None
         finally:

@@ -23,7 +23,7 @@ _MULTI_SHARD = ("request_policy:multi_shard",)
 _MULTI_SHARD_ALL = ("request_policy:multi_shard", "response_policy:all_succeeded")
 
 
-@_string("GET", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO access"))
+@_string("GET", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO access"), glances=True)
 def get(db: Database, key: bytes) -> bytes | None:
     """Returns the value of a key."""
     return db.get(key)
@@ -36,6 +36,7 @@ def get(db: Database, key: bytes) -> bytes | None:
     arity=-3,
     flags=_WRITE,
     keys=Keys(1, 1, 1, "RW access update variable_flags"),
+    one_step=3,
 )
 def set_(db: Database, key: bytes, value: bytes, *words: bytes) -> Reply:
     """Sets the value of a key, on a condition if one is given, with a time to live if one is given.
@@ -55,7 +56,7 @@ def set_(db: Database, key: bytes, value: bytes, *words: bytes) -> Reply:
     return old if options.get else OK
 
 
-@_string("SETNX", "key value", arity=3, flags=_WRITE_FAST, keys=Keys(1, 1, 1, "OW insert"))
+@_string("SETNX", "key value", arity=3, flags=_WRITE_FAST, keys=Keys(1, 1, 1, "OW insert"), one_step=3)
 def setnx(db: Database, key: bytes, value: bytes) -> int:
     """Sets the value of a key only if the key does not exist; 1 if it was set, 0 if not."""
     if db.seek(key) is not None:
@@ -284,25 +285,25 @@ def add(db: Database, key: bytes, increment: int) -> int:
     return number
 
 
-@_string("INCR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED)
+@_string("INCR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED, one_step=2)
 def incr(db: Database, key: bytes) -> int:
     """Adds one to the integer value of a key, which counts as 0 if it does not exist; returns the new value."""
     return add(db, key, 1)
 
 
-@_string("DECR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED)
+@_string("DECR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED, one_step=2)
 def decr(db: Database, key: bytes) -> int:
     """Takes one from the integer value of a key; returns the new value."""
     return add(db, key, -1)
 
 
-@_string("INCRBY", "key increment", arity=3, flags=_WRITE_FAST, keys=_COUNTED)
+@_string("INCRBY", "key increment", arity=3, flags=_WRITE_FAST, keys=_COUNTED, one_step=3)
 def incrby(db: Database, key: bytes, increment: bytes) -> int:
     """Adds a number to the integer value of a key; returns the new value."""
     return add(db, key, integer(increment))
 
 
-@_string("DECRBY", "key decrement", arity=3, flags=_WRITE_FAST, keys=_COUNTED)
+@_string("DECRBY", "key decrement", arity=3, flags=_WRITE_FAST, keys=_COUNTED, one_step=3)
 def decrby(db: Database, key: bytes, decrement: bytes) -> int:
     """Takes a number from the integer value of a key; returns the new value."""
     amount = integer(decrement)

@@ -51,7 +51,8 @@ def exec_(session: Session) -> Reply:
             raise errors.exec_aborted_by(Error(errors.MAXMEMORY))
         session.executing = True
         try:
-            results = [run() for run in transaction.queued]
+            with keyspace.steps:
+                results = [run() for run in transaction.queued]
         finally:
             session.executing = False
             keyspace.eviction.settle()

@@ -12,7 +12,7 @@ from kvserver.access.rules import Reason
 if TYPE_CHECKING:
     from kvserver.session import Session
 
-COUNTED = ("commands", "reads", "writes", "received", "sent")
+COUNTED = ("commands", "reads", "writes", "received", "sent", "hits", "misses")
 """What each session counts for itself."""
 
 

@@ -5,6 +5,8 @@ The contract, for all of this file:
 * One lock, ``Keyspace.lock``, guards everything. Whoever calls a method of :class:`Database` holds it, for one whole
   command (dispatch does that) or transaction (EXEC does), so each is atomic for every other. Changes assert it. It is
   reentrant for EXEC's sake: a command in a transaction may take what its transaction holds.
+* One read does without, of one key (glance.py). For its sake a change that others could see half of, of several keys
+  or in several steps, is made within ``Keyspace.steps``.
 * It is the outermost lock: whoever holds another one does not take it.
 * Nothing here blocks, and nobody does input or output while holding the lock.
 * A value is immutable, so it may be handed out and used after the lock is released.
@@ -24,6 +26,7 @@ from sys import getsizeof
 
 from kvserver.store.eviction import Eviction, Policy
 from kvserver.store.expiry import ExpiryQueue
+from kvserver.store.glance import Steps
 from kvserver.store.leases import Leases
 from kvserver.store.lock import Lock, RecordingLock
 from kvserver.store.observers import Listener, Recorder
@@ -79,6 +82,7 @@ class Keyspace:
             self.lock = threading.RLock()
             # There is no public way to ask; threading's own Condition asks so.
             self.held = self.lock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001
+        self.steps = Steps()
         self.recorder: Recorder | None = None
         self.max_value = max_value
         self.clock = clock

@@ -63,7 +63,7 @@ DOORS: dict[str, set[str]] = {
     "tls": {"config"},
     "listeners": {"config"},
     "connection": {"buffers", "dispatch", "errors", "journal", "observe", "protocol", "pushes", "session"},
-    "dispatch": {"access", "commands", "errors", "observe", "protocol", "session"},
+    "dispatch": {"access", "commands", "errors", "observe", "protocol", "session", "store"},
     "commands": {
         "access",
         "clock",
