@@ -33,6 +33,7 @@ from kvserver.protocol.decoder import STRANGER, CommandTooLongError, Decoder, Li
 from kvserver.protocol.encoder import encode_error
 from kvserver.protocol.replies import Reply, Several
 from kvserver.pushes import PushQueue
+from kvserver.sending import LARGE, gather, send_parts
 from kvserver.session import Replies, Session
 
 if TYPE_CHECKING:  # not otherwise, since ssl is slow to import
@@ -252,9 +253,12 @@ class Connection:
                     if session.leaving:
                         break
                     continue
-                encoded = session.encoding[reply.__class__](reply)
-                replies.append(encoded)
-                size = len(encoded)
+                if reply.__class__ is bytes and len(reply) >= LARGE:
+                    size = _add_large(replies, reply)
+                else:
+                    encoded = session.encoding[reply.__class__](reply)
+                    replies.append(encoded)
+                    size = len(encoded)
                 waiting += size
                 if size > large:
                     log_large_reply(session, words, size)
@@ -287,6 +291,9 @@ class Connection:
         poller.poll(None if seconds is None else seconds * 1000)
 
     def _send(self, replies: list[bytes]) -> None:
+        if len(replies) > 1 and any(len(reply) >= LARGE for reply in replies) and self._session.authenticated:
+            self._send_large(replies)
+            return
         data = replies[0] if len(replies) == 1 else b"".join(replies)
         replies.clear()
         if not self._session.authenticated:
@@ -301,6 +308,23 @@ class Connection:
                 self._stream.sendall(data)
                 self._count_buffers()
             self._count_sent(len(data))
+
+    def _send_large(self, replies: list[bytes]) -> None:
+        """Send replies of which one at least is large: that is not copied."""
+        parts = gather(replies)
+        size = sum(map(len, parts))
+        replies.clear()
+        persistence = self._session.state.persistence
+        if persistence is not None:
+            self._wait_safe(persistence.journal)
+        self._count_buffers(size)
+        if self._tls is None:
+            send_parts(self._sock, parts)
+        else:
+            for part in parts:
+                self._stream.sendall(part)
+        self._count_buffers()
+        self._count_sent(size)
 
     def _count_buffers(self, output: int = 0) -> None:
         """Keep the total of what all connections hold right; too much of it ends some, maybe this one."""
@@ -337,19 +361,22 @@ class Connection:
         Raises:
             OSError: it cannot be made safe, so the client must not be told that it is.
         """
-        if self._refusing:  # what this batch has read is as safe as can be
-            self._settle()
+        if self._refusing or len(data) > _HAND_OVER or not _SEND_NOW or self._tls is not None:
+            self._wait_safe(journal)
             return False
-        number = journal.appended  # whatever these replies tell of, done or seen, is among the batches up to here
         self._turn.acquire()  # what was handed over before goes first
-        small = len(data) <= _HAND_OVER and _SEND_NOW
-        if small and self._tls is None and journal.when_safe(number, partial(self._deliver, data)):
+        # Whatever these replies tell of, done or seen, is among the batches up to here.
+        if journal.when_safe(journal.appended, partial(self._deliver, data)):
             return True
-        safe = journal.wait_safe(number)
         self._turn.release()
-        if not safe:
-            raise OSError
         return False
+
+    def _wait_safe(self, journal: Journal) -> None:
+        """As :meth:`_hold_back`, for what this thread will send itself."""
+        number = journal.appended
+        with self._turn:  # what was handed over before goes first
+            if not self._refusing and not journal.wait_safe(number):
+                raise OSError
 
     def _deliver(self, data: bytes, is_safe: bool) -> None:
         """Send replies whose batch is synced. The journal's thread, which must not wait for a client."""
@@ -449,3 +476,10 @@ def set_timeout(sock: socket.socket, option: int, seconds: float) -> None:
     else:
         whole = int(seconds)
         sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", whole, int((seconds - whole) * 1_000_000)))
+
+
+def _add_large(replies: list[bytes], value: bytes) -> int:
+    """Add a bulk string in parts, so that its text is not copied; how many bytes it has."""
+    header = b"$%d\r\n" % len(value)
+    replies += (header, value, b"\r\n")
+    return len(header) + len(value) + 2

@@ -232,7 +232,9 @@ class State:
         """The sum of what live and ended connections counted, since the last reset."""
         with self.stats.lock:
             total = self.stats.closed.copy()
-            total.subtract(self.stats.resets)  # not "-", which leaves out what is negative until the live ones are added
+            total.subtract(
+                self.stats.resets
+            )  # not "-", which leaves out what is negative until the live ones are added
             for session in self.clients.sessions():
                 for name in COUNTED:
                     total[name] += getattr(session, name)

@@ -6,10 +6,10 @@ and otherwise the same.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 
-MODULE = "kvserver.protocol.speedups"
 SOURCE = "kvserver/protocol/speedups.c"
 
 
@@ -29,11 +28,10 @@ class SpeedupsHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         self._folder = tempfile.mkdtemp()
         try:
-            built = compile_in(Path(self._folder), Path(self.root))
+            name, built = compile_in(Path(self._folder), Path(self.root))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - what setuptools raises differs between compilers
             self.app.display_warning(f"{SOURCE} was not compiled; kvserver will be slower: {error}")
             return
-        name = SOURCE.replace(".c", str(sysconfig.get_config_var("EXT_SUFFIX")))
         if version == "editable":  # imported from the sources, so it has to stand beside them
             target = Path(self.root, name)
             target.unlink(missing_ok=True)  # not overwritten: a server that runs has it mapped
@@ -48,15 +46,18 @@ class SpeedupsHook(BuildHookInterface):  # type: ignore[type-arg]
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def compile_in(folder: Path, root: Path, *flags: str) -> Path:
-    """Compile into a folder; where the module is. What fails raises."""
-    extension = Extension(MODULE, [str(root / SOURCE)], extra_compile_args=list(flags), extra_link_args=list(flags))
+def compile_in(folder: Path, root: Path, *flags: str) -> tuple[str, Path]:
+    """Compile into a folder; where the module belongs, and where it is. What fails raises."""
+    name = SOURCE.removesuffix(".c").replace("/", ".")
+    extension = Extension(name, [SOURCE], extra_compile_args=[*flags], extra_link_args=[*flags])
     command = Distribution({"ext_modules": [extension]}).get_command_obj("build_ext")
     command.build_lib = command.build_temp = str(folder)  # type: ignore[attr-defined]
     command.ensure_finalized()
-    command.run()
-    return Path(command.get_ext_fullpath(MODULE))  # type: ignore[attr-defined]
+    with contextlib.chdir(root):
+        command.run()
+    built = Path(command.get_ext_filename(name))  # type: ignore[attr-defined]
+    return built.as_posix(), folder / built
 
 
-if __name__ == "__main__":  # python scripts/build_speedups.py FOLDER [FLAGS]: for tests
-    print(compile_in(Path(sys.argv[1]), Path(__file__).parents[1], *sys.argv[2:]))
+if __name__ == "__main__":  # python scripts/build_speedups.py FOLDER [FLAGS]: by hand, with a sanitizer for example
+    compile_in(Path(sys.argv[1]), Path(__file__).parents[1], *sys.argv[2:])

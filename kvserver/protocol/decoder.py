@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain
 
 from kvserver.protocol import inner
@@ -26,6 +27,8 @@ Command = list[bytes]
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _CRLF = b"\r\n"
 _STAR = b"*"[0]
+_LONG = 64 * 1024
+"""Bytes of an argument from which on it is put together apart from the buffer, to be handed over without a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Decoder:
         "_buffer",
         "_dead",
         "_length",
+        "_long",
         "_missing",
         "_position",
         "_scanned",
@@ -89,6 +93,7 @@ class Decoder:
         self._arguments: Command = []  # of the command in progress
         self._missing = 0  # arguments still to come
         self._length = -1  # of the argument in progress; -1 before its header
+        self._long = BytesIO()  # what has come of a long one
         self._size = 0  # bytes of the arguments in progress
         self._dead: ProtocolError | None = None
 
@@ -100,7 +105,7 @@ class Decoder:
     @property
     def held(self) -> int:
         """Bytes received and not yet part of a complete command."""
-        return len(self._buffer) + self._size - max(0, self._length)
+        return len(self._buffer) + self._long.tell() + self._size - max(0, self._length)
 
     def feed(self, data: bytes) -> Iterable[Command]:
         """Every command that ``data`` completes, in order.
@@ -119,6 +124,10 @@ class Decoder:
             raise self._dead
         try:
             if self.pending:
+                if self._length >= _LONG and not self._buffer:
+                    data = data[self._lengthen(data) :]
+                    if self._long.tell() < self._length:
+                        return
                 self._buffer += data
                 command = self._next()
                 if command is None:
@@ -134,6 +143,7 @@ class Decoder:
                 yield command
         except ProtocolError as error:
             self._dead = error
+            self._long = BytesIO()
             self._buffer.clear()
             self._arguments = []
             raise
@@ -232,16 +242,42 @@ class Decoder:
                 return False
             self._length = self._bulk_length(line)
             self._skip_header(line)
+        if self._length >= _LONG:
+            return self._long_bulk()
         start, end = self._position, self._position + self._length
         if len(self._buffer) < end + 2:
             return False
         if self._buffer[end : end + 2] != _CRLF:
             raise ProtocolError("invalid CRLF in request")
-        self._arguments.append(bytes(memoryview(self._buffer)[start:end]))
-        self._position = self._scanned = end + 2
+        self._finish_bulk(bytes(memoryview(self._buffer)[start:end]), end + 2)
+        return True
+
+    def _finish_bulk(self, argument: bytes, end: int) -> None:
+        self._arguments.append(argument)
+        self._position = self._scanned = end
         self._missing -= 1
         self._length = -1
+
+    def _long_bulk(self) -> bool:
+        """Read a long argument. ``BytesIO`` grows with what comes, and gives its bytes away as they are."""
+        with memoryview(self._buffer) as view, view[self._position :] as rest:
+            self._position += self._lengthen(rest)
+        end = self._position
+        if self._long.tell() < self._length or len(self._buffer) < end + 2:
+            return False
+        if self._buffer[end : end + 2] != _CRLF:
+            raise ProtocolError("invalid CRLF in request")
+        argument, self._long = self._long.getvalue(), BytesIO()
+        self._finish_bulk(argument, end + 2)
         return True
+
+    def _lengthen(self, data: bytes | memoryview) -> int:
+        """Add what belongs to a long argument; how many bytes that is."""
+        missing = self._length - self._long.tell()
+        if len(data) <= missing:
+            return self._long.write(data)
+        with memoryview(data) as view, view[:missing] as part:
+            return self._long.write(part)
 
     def _fault(self, what: str, number: int | None, limit: int) -> ProtocolError:
         if number is None or number <= limit:

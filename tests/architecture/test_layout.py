@@ -62,7 +62,7 @@ DOORS: dict[str, set[str]] = {
     "threads": set(),
     "tls": {"config"},
     "listeners": {"config"},
-    "connection": {"buffers", "dispatch", "errors", "journal", "observe", "protocol", "pushes", "session"},
+    "connection": {"buffers", "dispatch", "errors", "journal", "observe", "protocol", "pushes", "sending", "session"},
     "dispatch": {"access", "commands", "errors", "observe", "protocol", "session", "store"},
     "commands": {
         "access",
@@ -77,6 +77,7 @@ DOORS: dict[str, set[str]] = {
         "version",
     },
     "expirer": {"clock", "observe", "state", "store"},
+    "sending": set(),
     "session": {"protocol"},
     "state": {
         "access",
@@ -119,6 +120,7 @@ SOCKET_FILES = {
     "kvserver/connection.py",
     "kvserver/listeners.py",
     "kvserver/pushes.py",
+    "kvserver/sending.py",
     "kvserver/server.py",
     "kvserver/tls.py",
     "kvserver/systemd.py",

@@ -1,0 +1,40 @@
+"""Sending replies on a plain socket: large ones from where they are."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Sequence
+
+LARGE = 16 * 1024
+"""Bytes of a value from which on it is sent from where it is. A smaller one is quicker copied behind the others."""
+_MOST_PARTS = 512
+"""How many parts are given to the system in one call; it takes 1024 (IOV_MAX)."""
+
+
+def gather(replies: Sequence[bytes]) -> list[bytes]:
+    """The same bytes in fewer parts: small ones are joined, large ones stay what they are."""
+    parts: list[bytes] = []
+    small: list[bytes] = []
+    for reply in replies:
+        if len(reply) < LARGE:
+            small.append(reply)
+        else:
+            parts += [b"".join(small), reply]
+            small.clear()
+    return [part for part in [*parts, b"".join(small)] if part]
+
+
+def send_parts(sock: socket.socket, parts: Sequence[bytes]) -> None:
+    """Send several parts without putting them together, and so without copying a large value."""
+    if not hasattr(sock, "sendmsg"):  # Windows
+        for part in parts:
+            sock.sendall(part)
+        return
+    left = deque(memoryview(part) for part in parts)
+    while left:
+        sent = sock.sendmsg([left[place] for place in range(min(len(left), _MOST_PARTS))])
+        while left and sent >= len(left[0]):
+            sent -= len(left.popleft())
+        if sent:
+            left[0] = left[0][sent:]
