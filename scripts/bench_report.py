@@ -94,7 +94,7 @@ def single_values(title: str, rows: dict[str, dict[str, list[float]]], digits: i
 
 
 _COLOURS = ("#3b6ea8", "#b0b7bf", "#c98b3a", "#6aa06a", "#a86a8f", "#7a7a7a")
-_BAR, _GAP, _LEFT, _WIDTH = 12, 14, 260, 420
+_BAR, _GAP, _LEFT, _WIDTH = 12, 14, 340, 420
 
 
 def chart(results: Results, servers: Sequence[str]) -> str:
@@ -105,6 +105,7 @@ def chart(results: Results, servers: Sequence[str]) -> str:
         for name, found in results.items()
     ]
     groups = [(name, bars) for name, bars in groups if bars]
+    others = [server for server in others if any(server == name for _, bars in groups for name, _ in bars)]
     longest = max([1.0, *(value for _, bars in groups for _, value in bars)])
     at, body = 60, []
     for name, bars in groups:

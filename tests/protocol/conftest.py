@@ -1,4 +1,7 @@
-"""Everything here runs twice: with the inner steps in Python, and with the compiled ones."""
+"""Everything here runs twice: with the inner steps in Python, and with the compiled ones.
+
+With those in Python a word is also long, and so put together apart from the buffer, from 8 bytes on.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvserver.protocol import encoder, inner, pure
+from kvserver.protocol import decoder, encoder, inner, pure
 
 STEPS = ("split_commands", "bulk", "simple", "integer")
 
@@ -27,4 +30,6 @@ def steps(request: pytest.FixtureRequest) -> Iterator[None]:
             for name in STEPS:
                 if hasattr(place, name):
                     patch.setattr(place, name, getattr(module, name))
+        if module is pure:
+            patch.setattr(decoder, "_LONG", 8)
         yield

@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvserver.config import OPTIONS
+from kvserver.protocol import decoder as module
 from kvserver.protocol import inner, pure
 from kvserver.protocol.decoder import CommandTooLongError, Decoder, Limits, ProtocolError
 
@@ -319,13 +320,19 @@ def test_limits_may_change_between_reads() -> None:
 
 
 LONG = 64 * 1024
-"""From here on a word is put together apart from the buffer."""
+"""From here on a word is put together apart from the buffer, in these tests."""
 INSIDE = [0, 1, 20, 24, 25, 26, 27, 100, LONG, LONG + 24, LONG + 25, LONG + 26, LONG + 27, LONG + 28]
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONG", LONG)
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
 @pytest.mark.parametrize("first", INSIDE)
 @pytest.mark.parametrize("second", [1, 70_000])
+@pytest.mark.usefixtures("long")
 def test_a_long_word_however_it_is_cut(more: int, first: int, second: int) -> None:
     long = bytes(range(256)) * (LONG // 256) + b"\r\n"
     command = [b"SET", b"k", long[: LONG + more], b"EX", long]
@@ -334,6 +341,7 @@ def test_a_long_word_however_it_is_cut(more: int, first: int, second: int) -> No
     assert outcome == Outcome([command, [b"GET", b"k"]], None, pending=False, held=0)
 
 
+@pytest.mark.usefixtures("long")
 @pytest.mark.parametrize("ending", [b"\r\r", b"\n\n", b"xx"])
 def test_a_long_word_that_is_longer_than_told(ending: bytes) -> None:
     data = b"*1\r\n$%d\r\n%b" % (LONG, b"x" * LONG)
@@ -341,6 +349,7 @@ def test_a_long_word_that_is_longer_than_told(ending: bytes) -> None:
     assert decode([data[:100], data[100:] + ending[:1], ending[1:]]).error == "invalid CRLF in request"
 
 
+@pytest.mark.usefixtures("long")
 def test_of_a_long_word_is_held_what_has_come() -> None:
     decoder = Decoder()
     for data, held in [(b"*1\r\n$%d\r\n" % LONG, 0), (b"x" * 10, 10), (b"x" * (LONG - 10), LONG), (b"\r", LONG + 1)]:
