@@ -19,6 +19,8 @@ from pathlib import Path
 from bench_servers import Side, cpu_seconds, kvserver, redis, resident, valkey
 
 PATIENCE = 300
+ONE_RUN = 60
+"""Seconds for one run of redis-benchmark; they take a few."""
 WORKER = Path(__file__).with_name("bench_worker.py")
 LIBRARIES = {"resp": ("kvclient", "redis-py"), "memcache": ("pymemcache",), "manager": ("manager",)}
 
@@ -72,7 +74,13 @@ def _counting(pid: int, file: str) -> list[str]:
 
 
 def _output(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+    """What redis-benchmark prints. Once in a while it waits for ever for a reply that it has had; then it starts anew."""
+    for _ in range(3):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=ONE_RUN).stdout
+        except subprocess.TimeoutExpired:
+            print(f"bench: no end within {ONE_RUN} s, so once more: {' '.join(command)}", file=sys.stderr)
+    raise SystemExit("bench: redis-benchmark does not come to an end")
 
 
 def shown(size: int) -> str:
