@@ -74,7 +74,7 @@ def _counting(pid: int, file: str) -> list[str]:
 
 
 def _output(command: list[str]) -> str:
-    """What redis-benchmark prints. Once in a while it waits for ever for a reply that it has had; then it starts anew."""
+    """What redis-benchmark prints. With 500 connections it was seen not to end, beside redis-server; it starts anew."""
     for _ in range(3):
         try:
             return subprocess.run(command, capture_output=True, text=True, check=True, timeout=ONE_RUN).stdout

@@ -176,6 +176,17 @@ def test_the_steps_are_what_keeps_readers_away(case: str, monkeypatch: pytest.Mo
     assert seen not in (before, after)
 
 
+def test_a_block_of_the_embedding_program_is_seen_whole() -> None:
+    with kvserver.Server(port=0) as server, ThreadPoolExecutor(1) as pool, kvclient.connect(server.url) as client:
+        own = server.direct
+        with own.atomic():
+            own("SET", "a", "1")
+            seen = pool.submit(client.get, "a")
+            assert glance(server._state.keyspace, 0, b"a") is BUSY
+            own("SET", "a", "2")
+        assert seen.result(PATIENCE) == b"2"
+
+
 def test_a_change_between_two_looks_is_noticed(bench: Bench) -> None:
     """The reader has looked at the steps, then a whole change is made, then it reads."""
 

@@ -1,0 +1,48 @@
+"""A wheel is built with a compiler and without one; what it lacks then is speed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hatchling")
+pytest.importorskip("setuptools")
+ROOT = Path(__file__).parents[2]
+
+
+def build(folder: Path, **environment: str) -> tuple[str, set[str], str]:
+    """The wheel's name, the files in it, and what was said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return wheel.name, set(archive.namelist()), done.stdout + done.stderr
+
+
+def compiled(files: set[str]) -> list[str]:
+    return [name for name in files if name.startswith("kvserver/protocol/speedups.") and name.endswith((".so", ".pyd"))]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no compiler")
+def test_with_a_compiler(tmp_path: Path) -> None:
+    name, files, _ = build(tmp_path)
+    assert len(compiled(files)) == 1
+    assert f"cp{sys.version_info[0]}{sys.version_info[1]}" in name
+    assert "kvserver/protocol/pure.py" in files
+
+
+@pytest.mark.parametrize(("variable", "value"), [("CC", "no-such-compiler"), ("KVSERVER_PURE", "1")])
+def test_without(tmp_path: Path, variable: str, value: str) -> None:
+    name, files, said = build(tmp_path, **{variable: value})
+    assert compiled(files) == []
+    assert name.endswith("-py3-none-any.whl")
+    assert "kvserver/protocol/pure.py" in files
+    assert ("was not compiled" in said) == (variable == "CC")
