@@ -137,8 +137,8 @@ def memory(wanted: list[str], rounds: int, scale: float) -> str:
     for name in [name for name in wanted if name in DURABLE] * rounds:
         with ExitStack() as stack:
             for side in start_all(stack, [name]):
-                by_key.setdefault(side.name, []).append(memory_by_key(side, keys))
                 by_connection.setdefault(side.name, []).append(memory_by_connection(side, connections))
+                by_key.setdefault(side.name, []).append(memory_by_key(side, keys))
     rows = {"a key of 16 bytes with a value of 32": by_key, "a connection": by_connection}
     return single_values("Bytes resident for", rows, 0)
 

@@ -51,6 +51,7 @@ class Workload:
 def by_redis_benchmark(test: str, depth: int, clients: int, size: int, requests: int) -> Workload:
     def run(side: Side, count: int) -> Sample:
         command = ["redis-benchmark", "-p", side.port, "-t", test, "-n", count, "-c", clients, "-d", size, "-P", depth]
+        put_value(side.port, size)
         with tempfile.NamedTemporaryFile("r", encoding="utf-8") as counted:
             before = cpu_seconds(side.pid)
             output = _output([*_counting(side.pid, counted.name), *map(str, command), "--csv"])
@@ -66,6 +67,14 @@ def by_redis_benchmark(test: str, depth: int, clients: int, size: int, requests:
     return Workload(f"{what}, {crowd}{deep}", requests, run, easy=easy)
 
 
+def put_value(port: int, size: int) -> None:
+    """Set the key that redis-benchmark reads, which otherwise has what some other workload has left there."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+        sock.sendall(b"*3\r\n$3\r\nSET\r\n$16\r\nkey:__rand_int__\r\n$%d\r\n%b\r\n" % (size, b"v" * size))
+        if not sock.recv(100).startswith(b"+OK"):
+            raise SystemExit("bench: a server does not take what is set")
+
+
 def _counting(pid: int, file: str) -> list[str]:
     """What a command is put behind to have the server's context switches counted meanwhile, if there is perf."""
     if shutil.which("perf") is None:
@@ -74,7 +83,7 @@ def _counting(pid: int, file: str) -> list[str]:
 
 
 def _output(command: list[str]) -> str:
-    """What redis-benchmark prints. With 500 connections it was seen not to end, beside redis-server; it starts anew."""
+    """What redis-benchmark prints; a run that takes far too long is begun anew."""
     for _ in range(3):
         try:
             return subprocess.run(command, capture_output=True, text=True, check=True, timeout=ONE_RUN).stdout
