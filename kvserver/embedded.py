@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -57,7 +58,10 @@ class Direct:
             raise Error("ERR this is about connections, and there is none here: use atomic(), or a client")
         if self._state.stopping.is_set():
             raise Error("ERR this server has stopped")
-        reply = execute(self._session, command)
+        session = self._session
+        session.since = time.monotonic_ns()
+        reply = execute(session, command)
+        session.commands += 1
         if isinstance(reply, Error):
             raise reply
         if not self._state.keyspace.held():
@@ -84,6 +88,7 @@ class Direct:
         if found is None:
             found = self._sessions.session = Session(self._state, self._state.clients.next_id(), "127.0.0.1:0", "")
             found.be(owner())
+            self._state.adopt(found)
         return found
 
     def _wait_until_safe(self) -> None:

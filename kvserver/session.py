@@ -155,6 +155,11 @@ class Session:
         )
 
     @property
+    def is_local(self) -> bool:
+        """Whether the client is on this machine: by the loopback interface or a Unix socket."""
+        return self.address.startswith(("127.", "[::1]", "/"))
+
+    @property
     def active(self) -> float:
         """When it was last used: monotonic seconds."""
         return self.since / 1e9

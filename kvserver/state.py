@@ -64,6 +64,7 @@ class State:
         self.keyspace = Keyspace(config.databases, clock, durable=bool(config.data_dir))
         self.persistence: Persistence | None = None  # with a data directory, once it has been opened
         self.clients = Clients()
+        self.direct_sessions: dict[int, Session] = {}  # of the embedding program, by thread identifier
         self.stats = Stats()
         self.buffers = Buffers(lambda: self.config.maxmemory_clients, self._evict)
         self._minding = threading.Lock()
@@ -224,18 +225,28 @@ class State:
             found.end(found.started + found.plan.duration * 1000)
         return found is not None and found.ended is None
 
+    def adopt(self, session: Session) -> None:
+        """Count what the calling thread, of the embedding program, does from now on by this session."""
+        ident = threading.get_ident()
+        before = self.direct_sessions.get(ident)  # of a thread that has ended: identifiers are given anew
+        self.direct_sessions[ident] = session
+        if before is not None:
+            self.retire(before)
+
+    def _counting(self) -> list[Session]:
+        """The sessions whose counters have not been kept yet."""
+        return [*self.clients.sessions(), *self.direct_sessions.values()]
+
     def command_usage(self) -> dict[str, Tally]:
         """What each command has cost, by name."""
-        return self.usage.total(session.usage for session in self.clients.sessions())
+        return self.usage.total(session.usage for session in self._counting())
 
     def counted(self) -> Counter[str]:
         """The sum of what live and ended connections counted, since the last reset."""
         with self.stats.lock:
             total = self.stats.closed.copy()
-            total.subtract(
-                self.stats.resets
-            )  # not "-", which leaves out what is negative until the live ones are added
-            for session in self.clients.sessions():
+            total.subtract(self.stats.resets)  # not "-", which leaves out what is negative so far
+            for session in self._counting():
                 for name in COUNTED:
                     total[name] += getattr(session, name)
             return total
@@ -245,7 +256,7 @@ class State:
         with self.keyspace.lock:
             self.keyspace.hits = self.keyspace.misses = self.keyspace.expired = 0
             self.keyspace.eviction.evicted = 0
-        self.usage.reset(session.usage for session in self.clients.sessions())
+        self.usage.reset(session.usage for session in self._counting())
         self.stats.reset(self.counted())
 
     def retire(self, session: Session) -> None:

@@ -166,8 +166,7 @@ _DEBUG_HELP = (
 
 def _check_debug_allowed(session: Session) -> None:
     allowed = session.state.config.debug_command
-    local = session.address.startswith(("127.", "[::1]", "/"))
-    if allowed == "no" or (allowed == "local" and not local):
+    if allowed == "no" or (allowed == "local" and not session.is_local):
         raise Error(
             'ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you can run it from '
             "a local connection, otherwise you need to set this option in the configuration file, and then restart the "

@@ -22,9 +22,7 @@ def clock(session: Session, *words: bytes) -> int:
     """Stops, moves or asks the clock that times to live go by; returns its time in milliseconds since 1970."""
     state = session.state
     movable = state.clock
-    if not isinstance(movable, MovableClock) or (
-        state.config.clock_command == "local" and not session.address.startswith(("127.", "[::1]", "/"))
-    ):
+    if not isinstance(movable, MovableClock) or (state.config.clock_command == "local" and not session.is_local):
         raise Error(errors.CLOCK_NOT_ALLOWED)
     keyspace = state.keyspace
     with keyspace.lock:  # so that a command sees one time from its beginning to its end

@@ -35,6 +35,40 @@ def test_commands_without_a_connection(server: kvserver.Server) -> None:
             direct(*words)
 
 
+def test_it_is_counted(server: kvserver.Server) -> None:
+    """For as long as it takes, and not the time since the thread's last command; beyond the thread's end, too."""
+    direct = server.direct
+
+    def three() -> None:
+        direct("SET", "k", "v")
+        server._state.direct_sessions[threading.get_ident()].since -= 3600 * 10**9  # as if an hour ago
+        direct("GET", "k")
+        direct("GET", "missing")
+
+    def counted() -> tuple[int, int, int, int, int]:
+        info = kv.info("everything")
+        usage = kv.info("commandstats")
+        calls = [int(usage.get(f"cmdstat_{name}", "calls=0,").split(",")[0][6:]) for name in ("set", "get")]
+        return (*calls, *(int(info[name]) for name in ("keyspace_hits", "keyspace_misses", "total_commands_processed")))
+
+    with kvclient.connect(server.url) as kv:
+        kv.config_set({"slowlog-log-slower-than": str(60 * 10**6)})
+        for number in range(1, 4):
+            before = counted()
+            thread = threading.Thread(target=three)  # one after the other: identifiers are given anew
+            thread.start()
+            thread.join()
+            after = counted()
+            assert [now - then for now, then in zip(after, before, strict=True)] == [1, 2, 1, 1, 3 + 2], number
+        three()
+        assert kv.slowlog_len() == 0
+        kv.execute("CONFIG", "RESETSTAT")
+        assert counted()[:4] == (0, 0, 0, 0)
+        three()
+        assert counted()[:4] == (1, 2, 1, 1)
+    assert len(server._state.direct_sessions) <= 4
+
+
 def test_nobody_comes_in_between(server: kvserver.Server) -> None:
     start = threading.Barrier(6)
 
