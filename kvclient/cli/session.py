@@ -5,7 +5,6 @@ Not here: where lines come from (prompt.py), and how replies look (display.py).
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -87,6 +86,6 @@ def _refuse_unanswered(words: Sequence[bytes]) -> None:
     name = words[0].upper()
     if name in {b"SUBSCRIBE", b"PSUBSCRIBE"}:
         channel = words[-1].decode("utf-8", "replace")
-        raise Problem(f"{name.decode()} never ends: use the tool, as in: kv watch --channel {shlex.quote(channel)}")
+        raise Problem(f"{name.decode()} never ends: use the tool, as in: kv watch --channel {channel!r}")
     if name in _UNANSWERED or [word.upper() for word in words[:2]] == [b"CLIENT", b"REPLY"]:
         raise Problem(f"{name.decode('utf-8', 'replace')} is not for this prompt, which waits for one reply each")
