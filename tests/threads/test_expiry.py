@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import hypothesis.strategies as st
@@ -229,6 +230,38 @@ def test_the_lock_is_held_for_a_batch_at_a_time() -> None:
         assert before - len(db.values) <= expirer._BATCH
         rounds += 1
     assert rounds == -(-1000 // expirer._BATCH)
+
+
+def test_clients_have_their_turn_between_two_batches() -> None:
+    """The lock is not fair: who gives it up and asks again at once would get it again, before those who wait."""
+    clock = Clock()
+    state = State(Config(), clock)
+    left: list[int] = []
+
+    class Stopping(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            assert timeout > 0
+            with ThreadPoolExecutor(1) as pool:  # it needs the lock, which is free then
+                left.append(pool.submit(count).result(PATIENCE))
+            return super().wait(timeout)
+
+    def count() -> int:
+        with state.keyspace.lock:
+            return len(state.keyspace.databases[0].values)
+
+    state.stopping = Stopping()
+    with state.keyspace.lock:
+        db = state.keyspace.databases[0]
+        for number in range(1000):
+            db.put(b"%d" % number, b"v")
+            db.expire_at(b"%d" % number, START + 1)
+    gone = Gone(state, 1000)
+    with running(state):
+        clock.now += 1
+        state.keyspace.expiry.wake.set()
+        assert gone.event.wait(PATIENCE)
+    assert left == list(range(1000 - expirer._BATCH, 0, -expirer._BATCH)) + [0]
 
 
 def test_the_queue_does_not_grow_with_every_expire_of_the_same_key() -> None:
