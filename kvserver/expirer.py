@@ -17,8 +17,8 @@ from kvserver.store.memory import Database
 _BATCH = 64
 """Keys a lock hold: about 20 microseconds."""
 _TURN = 0.0001
-"""Seconds between two batches, in which clients get the lock. It goes to whoever asks first once it is released: without
-a pause that is this thread again, and while 200,000 keys were removed clients waited for 74 ms, with it for 7."""
+"""Seconds between two batches, in which clients get the lock. It goes to whoever asks first once it is released, which
+without a pause is this thread again."""
 _LONGEST_WAIT = 60.0
 """Seconds. Waits are on the monotonic clock and deadlines on the wall clock, so look again after a while; and keys
 that lost their deadlines wake nobody, but their entries take memory."""

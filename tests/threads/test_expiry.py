@@ -261,7 +261,7 @@ def test_clients_have_their_turn_between_two_batches() -> None:
         clock.now += 1
         state.keyspace.expiry.wake.set()
         assert gone.event.wait(PATIENCE)
-    assert left == list(range(1000 - expirer._BATCH, 0, -expirer._BATCH)) + [0]
+    assert left == [*range(1000 - expirer._BATCH, 0, -expirer._BATCH), 0]
 
 
 def test_the_queue_does_not_grow_with_every_expire_of_the_same_key() -> None:
