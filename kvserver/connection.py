@@ -179,7 +179,7 @@ class Connection:
                     continue
                 return
             # Large reads are worth their buffer only while the client fills it.
-            size = min(_RECV_MAX, size * 8) if len(received) == size else _RECV_MIN
+            size = min(_RECV_MAX, size * 4) if len(received) == size else _RECV_MIN
             session.reads += 1
             session.received += len(received)
             session.since = time.monotonic_ns()
