@@ -21,6 +21,15 @@ settings.register_profile("explore", max_examples=5000, deadline=None, suppress_
 settings.load_profile("ci")
 
 
+@pytest.hookimpl(trylast=True)  # after Hypothesis, which marks its own
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave coverage out where hundreds of examples are tried: it takes them three times as long, and plain tests
+    reach the same lines. Tests that measure time or memory say so for themselves."""
+    for item in items:
+        if item.get_closest_marker("hypothesis") is not None:
+            item.add_marker("no_cover")
+
+
 @pytest.fixture(autouse=True)
 def _every_event_is_logged_once_a_test() -> None:
     rate_limit.forget()

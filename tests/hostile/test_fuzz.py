@@ -32,6 +32,8 @@ decoder.Decoder._check_line_end = lambda self, line: None
 _DYING = """
 import os
 from kvserver.protocol import decoder
+
+pytestmark = pytest.mark.no_cover  # it measures, and coverage costs
 decoder.UnbalancedQuotesError.__init__ = lambda self, *args: os._exit(3)
 """
 
