@@ -73,15 +73,16 @@ def _fingerprint(entry: Command, words: tuple[bytes, ...]) -> str:
 
 
 def _plain(reply: Reply) -> object:
-    """A reply of a command that changes keys, in JSON's types: bytes as Latin-1 text, a status as a table."""
+    """A reply in JSON's types: bytes as Latin-1 text, a status or a map as an object that says which."""
     if isinstance(reply, list):
         return [_plain(item) for item in reply]
     if isinstance(reply, SimpleString):
         return {"status": reply.decode("latin-1")}
     if isinstance(reply, bytes):
         return reply.decode("latin-1")
-    assert reply is None or type(reply) is int, "commands that change keys reply with nothing else"
-    return reply
+    if isinstance(reply, dict):
+        return {"map": [[key.decode("latin-1"), _plain(value)] for key, value in reply.items()]}
+    return reply  # None, a number or a boolean, as commands of Python may return
 
 
 def _recalled(kept: bytes, mark: str) -> Reply:
@@ -102,6 +103,8 @@ def _recalled(kept: bytes, mark: str) -> Reply:
 def _reply(plain: Any) -> Reply:
     if isinstance(plain, list):
         return [_reply(item) for item in plain]
+    if isinstance(plain, dict) and "map" in plain:
+        return {key.encode("latin-1"): _reply(value) for key, value in plain["map"]}
     if isinstance(plain, dict):
         return SimpleString(plain["status"].encode("latin-1"))
     return plain.encode("latin-1") if isinstance(plain, str) else plain

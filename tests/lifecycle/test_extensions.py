@@ -249,6 +249,22 @@ def test_data_is_for_one_command(kv: kvclient.Client) -> None:
         kept[0].get("k")
 
 
+@pytest.mark.parametrize(
+    "result",
+    [None, True, False, 1.5, -0.0, float("inf"), b"\xff", "x", [1, [b"y", 2.5]], {"a": {"b": [True, None]}}, {}],
+)
+def test_it_can_be_run_once(kv: kvclient.Client, result: Any) -> None:
+    @command("T.ANY")
+    def count(data: Data, key: bytes) -> Any:
+        data.incr(key)
+        return result
+
+    first = kv.execute("T.ANY", "k")
+    for _ in range(3):
+        assert repr(kv.execute("KV.ONCE", "token", 60_000, "T.ANY", "k")) == repr(first)
+    assert kv.get("k") == b"2"
+
+
 def test_one_that_takes_long_is_told(kv: kvclient.Client, caplog: pytest.LogCaptureFixture) -> None:
     @command("T.SLOW", keys=None)
     def slow(data: Data) -> None:
