@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, cast
 
 from kvserver import errors
 from kvserver.commands.arguments import integer
@@ -81,7 +81,9 @@ def _plain(reply: Reply) -> object:
     if isinstance(reply, bytes):
         return reply.decode("latin-1")
     if isinstance(reply, dict):
-        return {"map": [[key.decode("latin-1"), _plain(value)] for key, value in reply.items()]}
+        return {
+            "map": [[key.decode("latin-1"), _plain(value)] for key, value in cast("dict[bytes, Reply]", reply).items()]
+        }
     return reply  # None, a number or a boolean, as commands of Python may return
 
 
