@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from authorities import Authority, Identity
@@ -27,7 +28,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reach the same lines. Tests that measure time or memory say so for themselves."""
     for item in items:
         if item.get_closest_marker("hypothesis") is not None:
-            item.add_marker("no_cover")
+            item.add_marker("untraced")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Take coverage's trace function away meanwhile. pytest-cov's own marker does not do so in workers of xdist."""
+    main, others = sys.gettrace(), threading.gettrace()
+    if item.get_closest_marker("untraced") is None or not type(main).__module__.startswith("coverage"):
+        return (yield)
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(main)
+        threading.settrace(others)
 
 
 @pytest.fixture(autouse=True)

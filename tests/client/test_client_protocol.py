@@ -238,7 +238,7 @@ def test_a_reply_is_bounded() -> None:
         (lambda n: b"*%d\r\n" % (n // 37) + (b"$30\r\n" + b"y" * 30 + b"\r\n") * (n // 37), 1000),
     ],
 )
-@pytest.mark.no_cover
+@pytest.mark.untraced
 def test_time_is_linear_however_the_bytes_are_cut(make: Callable[[int], bytes], chunk: int) -> None:
     def seconds(size: int) -> float:
         data = make(size)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvserver.store.glob import compile_glob
 
-pytestmark = pytest.mark.no_cover  # it measures, and coverage costs
+pytestmark = pytest.mark.untraced  # it measures, and coverage costs
 
 _alphabet = "ab-]^\\[*?c\n"
 _keys = st.lists(st.text(_alphabet, max_size=7).map(str.encode) | st.binary(max_size=3), min_size=1, max_size=12)

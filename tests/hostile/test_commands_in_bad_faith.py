@@ -16,7 +16,7 @@ from hostile.siege import PATIENCE, Siege, request
 import kvserver
 from kvserver.commands import keys as keys_commands
 
-pytestmark = pytest.mark.no_cover  # it measures, and coverage costs
+pytestmark = pytest.mark.untraced  # it measures, and coverage costs
 
 TOO_LONG = b"-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n"
 NO_INTEGER = b"-ERR value is not an integer or out of range\r\n"

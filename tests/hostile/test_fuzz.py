@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.untraced  # it measures, and coverage costs
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 _BROKEN = """
@@ -32,8 +34,6 @@ decoder.Decoder._check_line_end = lambda self, line: None
 _DYING = """
 import os
 from kvserver.protocol import decoder
-
-pytestmark = pytest.mark.no_cover  # it measures, and coverage costs
 decoder.UnbalancedQuotesError.__init__ = lambda self, *args: os._exit(3)
 """
 

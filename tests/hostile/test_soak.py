@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.untraced  # it measures, and coverage costs
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "soak.py"
 
 _BROKEN = """
@@ -28,8 +30,6 @@ object.__setattr__(DIRECT[b"ECHO"], "handler", lambda session, message: message 
 _LEAKING = """
 import socket
 from kvserver.connection import Connection
-
-pytestmark = pytest.mark.no_cover  # it measures, and coverage costs
 run, kept = Connection.run, []
 def run_and_keep(self):
     kept.append(socket.socket(fileno=socket.dup(self._sock.fileno())))

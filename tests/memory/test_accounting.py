@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import kvserver
 from kvserver.store.memory import DEADLINE_BYTES, Keyspace, size_of
 
-pytestmark = pytest.mark.no_cover  # it measures, and coverage costs
+pytestmark = pytest.mark.untraced  # it measures, and coverage costs
 
 KEYS = st.sampled_from([b"", b"k", b"a key of 16 byte", b"k" * 40])
 VALUES = st.sampled_from([b"", b"v" * 15, b"v" * 16, b"v" * 1000])

@@ -426,7 +426,7 @@ WORK = {
 
 
 @pytest.mark.parametrize("name", WORK)
-@pytest.mark.no_cover
+@pytest.mark.untraced
 def test_work_is_linear_however_the_bytes_are_cut(name: str) -> None:
     """Four times the bytes take about four times the time; what is quadratic takes sixteen times.
 
