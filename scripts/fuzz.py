@@ -71,7 +71,10 @@ class Target:
         wanted = b"$%d\r\n%b\r\n" % (len(token), token)
         try:
             self._probe.sendall(b"ECHO %b\r\n" % token)
-            if (got := exactly(self._probe, len(wanted))) != wanted:
+            got = exactly(self._probe, len(wanted))
+            if len(got) < len(wanted):
+                raise FoundError(f"somebody else was not answered, or not whole: {got!r}")
+            if got != wanted:
                 raise FoundError(f"somebody else was answered {got!r} in place of {wanted!r}")
         except OSError as error:
             raise FoundError(f"somebody else was not answered: {error}") from None
