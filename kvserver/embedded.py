@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
+from kvserver import errors
 from kvserver.access.users import owner
 from kvserver.dispatch import execute
 from kvserver.protocol.replies import Error, Reply
@@ -56,8 +57,7 @@ class Direct:
         command = [_encoded(word) for word in words]
         if not command or command[0].upper() in _NOT_HERE:
             raise Error("ERR this is about connections, and there is none here: use atomic(), or a client")
-        if self._state.stopping.is_set():
-            raise Error("ERR this server has stopped")
+        self._check_running()
         session = self._session
         session.since = time.monotonic_ns()
         reply = execute(session, command)
@@ -74,6 +74,7 @@ class Direct:
 
         An exception in it ends it, and undoes nothing.
         """
+        self._check_running()
         keyspace = self._state.keyspace
         with keyspace.lock, keyspace.steps:
             keyspace.moment = None
@@ -90,6 +91,13 @@ class Direct:
             found.be(owner())
             self._state.adopt(found)
         return found
+
+    def _check_running(self) -> None:
+        """Raise CommandError if what is done now would be lost: without its data yet, or no longer there."""
+        if self._state.stopping.is_set():
+            raise Error("ERR this server has stopped")
+        if self._state.config.data_dir and self._state.persistence is None:
+            raise Error(errors.LOADING)
 
     def _wait_until_safe(self) -> None:
         persistence = self._state.persistence

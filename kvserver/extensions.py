@@ -27,6 +27,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -48,6 +49,9 @@ WRITE: Final = Flags.WRITE | Flags.DENYOOM
 READONLY: Final = Flags.READONLY
 """For a command that only reads."""
 _SLOW_SECONDS: Final = 0.01
+_DEEPEST: Final = 32
+"""Lists within lists of a reply."""
+_NAME: Final = re.compile(r"[A-Z0-9_.:-]{1,32}")
 _REAL: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _READS: Final[dict[Any, tuple[str, Callable[[bytes], object]]]] = {
     bytes: ("bytes", bytes),
@@ -72,10 +76,12 @@ class Data:
         """The value of a key, or None."""
         return self._open.get(_key(key))
 
-    def set(self, key: bytes | str, value: bytes | str | int, ttl: float | None = None) -> None:
+    def set(self, key: bytes | str, value: bytes | bytearray | str | int, ttl: float | None = None) -> None:
         """Set a value, with a time to live in seconds, or for good."""
-        name, data = self._changing(key), value if isinstance(value, bytes) else str(value).encode()
-        self._open.put(name, data)
+        if isinstance(value, bool) or not isinstance(value, bytes | bytearray | str | int):
+            raise TypeError(f"a value is bytes, text or a whole number, not {type(value).__name__}")
+        name = self._changing(key)
+        self._open.put(name, bytes(value) if isinstance(value, bytes | bytearray) else str(value).encode())
         if ttl is not None:
             self.expire(name, ttl)
 
@@ -191,12 +197,15 @@ def command(
     """
 
     def add_command(function: _Function) -> _Function:
+        if not _NAME.fullmatch(name.upper()):
+            raise ValueError(f"{name!r} is no name for a command: up to 32 letters, digits, and . _ : -")
         parameters = _parameters(function)
         required = sum(each.default is each.empty and each.kind is not each.VAR_POSITIONAL for each in parameters)
         is_open = any(each.kind is each.VAR_POSITIONAL for each in parameters) or required < len(parameters)
         found = -(required + 1) if is_open else required + 1
         if arity is not None and arity != found:
             raise TypeError(f"{name}: its signature says arity {found}, not {arity}")
+        _check_keys(name, keys, required)
         earlier = _ADDED.get(name.lower())
         if earlier is not None and (earlier.__module__, earlier.__qualname__) == _place(function):
             remove(name)  # its module was loaded again
@@ -217,6 +226,18 @@ def command(
         return function
 
     return add_command
+
+
+def _check_keys(name: str, keys: tuple[int, int, int] | None, required: int) -> None:
+    """Raise TypeError unless there is an argument in each place of a key, however the command is called."""
+    if keys is None:
+        return
+    first, last, step = keys
+    if first < 1 or step < 1 or required < max(first, last) or 0 <= last < first:
+        raise TypeError(
+            f"{name}: keys={keys} does not go with its arguments, of which {required} are always given: say which are "
+            "keys as (first, last, step), or None"
+        )
 
 
 def remove(name: str) -> None:
@@ -280,8 +301,10 @@ def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
         TypeError: a command cannot have such parameters.
     """
     hints = get_type_hints(function)
-    first, *rest = inspect.signature(function).parameters.values()
-    if hints.get(first.name) is not Data:
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise TypeError(f"{function.__qualname__}: a command is a plain function, neither async nor a generator")
+    first, *rest = inspect.signature(function).parameters.values() or (None,)
+    if first is None or hints.get(first.name) is not Data:
         raise TypeError(f"{function.__qualname__}: its first parameter is data: kvserver.Data")
     parameters = [each.replace(annotation=hints.get(each.name)) for each in rest]
     for each in parameters:
@@ -319,9 +342,11 @@ def _handler(
             reply = _reply(name, function(data, *arguments))
         except Error as error:
             data.close(undo=True)
-            raise Error(error.text.encode("utf-8", "replace").decode()) from None
-        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises, sys.exit() too
+            raise Error(error.text.encode("utf-8", "replace").decode() or "ERR") from None
+        except BaseException as error:
             data.close(undo=True)
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # Ctrl-C, while the program that embeds the server runs it
             _report(name, error)
             raise Error(f"ERR {name} failed with {type(error).__name__}; the server's log says where") from None
         data.close(undo=False)
@@ -340,24 +365,30 @@ def _report(name: str, error: BaseException) -> None:
     get_logger().error("extension.failed", command=name, exception=type(error).__name__, at=at)
 
 
-def _reply(name: str, result: Any) -> Reply:
+def _reply(name: str, result: Any, depth: int = 0) -> Reply:
     """What a function has returned, as a reply.
 
     Raises:
         TypeError: it is none.
     """
-    if result is None or isinstance(result, bytes | bool | float):
+    if depth > _DEEPEST:
+        raise TypeError(f"{name} returned more than {_DEEPEST} lists within each other")
+    if result is None or isinstance(result, bool):
         return result
+    if isinstance(result, bytes):
+        return bytes(result)  # of a subclass, too, whose own ideas of how it looks do not count
+    if isinstance(result, float):
+        return float(result)
     if isinstance(result, int):
         if not -INTEGER_MAX - 1 <= result <= INTEGER_MAX:
             raise OverflowError(f"{name} returned a number of more than 64 bits")
-        return result
+        return int(result)
     if isinstance(result, str):
         return result.encode()
     if isinstance(result, list | tuple):
-        return [_reply(name, item) for item in result]
+        return [_reply(name, item, depth + 1) for item in result]
     if isinstance(result, dict):
-        return {_key(key): _reply(name, value) for key, value in result.items()}
+        return {_key(key): _reply(name, value, depth + 1) for key, value in result.items()}
     raise TypeError(f"{name} returned a {type(result).__name__}")
 
 

@@ -165,7 +165,15 @@ class Server:
         Args:
             settings: what is to be otherwise. Users are not copied, nor is a data directory.
         """
-        chosen = {"port": 0, "tls_port": None, "unix_socket": "", "data_dir": "", "metrics_port": None} | settings
+        chosen: dict[str, Any] = {
+            "port": 0,
+            "tls_port": None,
+            "unix_socket": "",
+            "data_dir": "",
+            "metrics_port": None,
+            "load": "",
+        }
+        chosen |= settings  # what was loaded is there for the whole process: loading again would replace it
         return Server(self._state.config, clock=self._state.clock, snapshot=self.snapshot(), **chosen)
 
     @property

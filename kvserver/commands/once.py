@@ -42,9 +42,10 @@ def once(db: Database, token: bytes, milliseconds: bytes, *words: bytes) -> Repl
     if kept is not None:
         return _recalled(kept, mark)
     now = db.keyspace.now
-    if not db.keyspace.outcomes.add(now, now + lifetime):
+    if not db.keyspace.outcomes.has_room(now):
         raise Error(errors.TOO_MANY_OUTCOMES)
-    reply: Reply = entry.handler(db, *words[1:])
+    reply: Reply = entry.handler(db, *words[1:])  # what fails has no outcome, and may be tried again
+    db.keyspace.outcomes.add(now + lifetime)
     db.put(key, json.dumps({"of": mark, "reply": _plain(reply)}, separators=(",", ":")).encode(), None)
     db.expire_at(key, now + lifetime, None)
     return reply

@@ -23,12 +23,13 @@ class Outcomes:
         self.most = 0
         self._ends: list[int] = []  # a heap of deadlines
 
-    def add(self, now: int, deadline: int) -> bool:
-        """Count one more; False if there are too many. Times are wall-clock milliseconds."""
+    def has_room(self, now: int) -> bool:
+        """Whether there may be one more. Times are wall-clock milliseconds."""
         ends = self._ends
         while ends and ends[0] <= now:
             heapq.heappop(ends)
-        if len(ends) >= self.most:
-            return False
-        heapq.heappush(ends, deadline)
-        return True
+        return len(ends) < self.most
+
+    def add(self, deadline: int) -> None:
+        """Count one more."""
+        heapq.heappush(self._ends, deadline)

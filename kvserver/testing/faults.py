@@ -272,9 +272,7 @@ class Faults:
         if fault is None:
             return execute(session, words)
         if fault.kind is Kind.REFUSE:
-            if session.transaction is not None:
-                session.transaction.aborted = True
-            return Error(fault.text)
+            return _refused(session, words, Error(fault.text))
         if fault.kind is Kind.CUT:
             reply = execute(session, words)
             session.leaving = True
@@ -320,6 +318,17 @@ class Faults:
         for rule in slow:
             cleared.wait(rule.seconds)
         sync(descriptor)
+
+
+def _refused(session: Session, words: list[bytes], error: Error) -> Error:
+    """An error in place of a command, with what that means for the transaction it is in or was to end."""
+    if session.transaction is None:
+        return error
+    if words[0].upper() == b"EXEC":
+        session.release_transaction()
+        return errors.exec_aborted_by(error)
+    session.transaction.aborted = True
+    return error
 
 
 def _why(rule: Rule) -> str:

@@ -56,7 +56,7 @@ DOORS: dict[str, set[str]] = {
         "version",
     },
     "testing": {"clock", "commands", "dispatch", "errors", "observe", "protocol", "session", "store"},
-    "embedded": {"access", "dispatch", "protocol", "session"},
+    "embedded": {"access", "dispatch", "errors", "protocol", "session"},
     "clock": set(),
     "systemd": set(),
     "threads": set(),
@@ -135,6 +135,7 @@ THREADING_FILES = {
     "kvserver/clients.py",  # the lock of the list of connections
     "kvserver/embedded.py",  # a session for each thread of the embedding program
     "kvserver/expirer.py",  # the thread that removes expired keys
+    "kvserver/extensions.py",  # whether Ctrl-C was meant for whoever embeds the server
     "kvserver/monitors.py",  # the lock of the list of those who watch
     "kvserver/observe/commandlog.py",  # the lock of a log's entries
     "kvserver/observe/hotkeys.py",  # the lock of what a collection counts

@@ -99,6 +99,15 @@ def test_at_the_same_time(server: kvserver.Server) -> None:
     assert set(replies) == {(number, number + 1) for number in range(50)}
 
 
+def test_what_fails_uses_nothing_up() -> None:
+    with kvserver.Server(port=0, once_max_outcomes=3) as server, kvclient.connect(server.url) as kv:
+        kv.set("text", "abc")
+        for number in range(10):
+            with pytest.raises(ServerError, match="not an integer"):
+                kv.execute("KV.ONCE", f"t{number}", 60_000, "INCR", "text")
+        assert kv.execute("KV.ONCE", "good", 60_000, "INCR", "n") == 1
+
+
 def test_outcomes_end_and_are_bounded() -> None:
     now = 1_000_000
     with (

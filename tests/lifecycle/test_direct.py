@@ -189,6 +189,19 @@ def test_after_the_end_nothing_is_done(tmp_path: Path) -> None:
         server.direct("SET", "k", "lost")
 
 
+def test_before_its_data_is_there_nothing_is_done(tmp_path: Path) -> None:
+    """It would not be written to disk."""
+    server = kvserver.Server(port=0, data_dir=str(tmp_path))
+    with pytest.raises(CommandError, match="LOADING"):
+        server.direct("SET", "k", "v")
+    with pytest.raises(CommandError, match="LOADING"), server.direct.atomic():
+        pass
+    with server:
+        server.direct("SET", "k", "v")
+    with kvserver.Server(port=0, data_dir=str(tmp_path)) as again:
+        assert again.direct("GET", "k") == b"v"
+
+
 def test_a_fork_has_the_time_too() -> None:
     with kvserver.Server(port=0, clock_command="yes") as server:
         with kvclient.connect(server.url) as kv:

@@ -237,6 +237,66 @@ def test_whatever_is_raised_the_connection_stays(kv: kvclient.Client, how: str) 
     assert not kv.exists("k")
 
 
+def test_ctrl_c_is_for_the_program_that_embeds_the_server(server: kvserver.Server) -> None:
+    @command("T.STOPPED")
+    def stopped(data: Data, key: bytes) -> None:
+        data.set(key, "changed")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        server.direct("T.STOPPED", "k")
+    assert server.direct("GET", "k") is None
+
+
+class OddBytes(bytes):
+    pass
+
+
+class OddFloat(float):
+    def __repr__(self) -> str:
+        return f"odd({float(self)})"
+
+
+def test_odd_types_are_plain_ones_or_errors(kv: kvclient.Client) -> None:
+    @command("T.ODD")
+    def odd(data: Data, key: bytes, how: str) -> Any:
+        match how:
+            case "replies":
+                return [OddBytes(b"b"), OddFloat(1.5), True]
+            case "bytearray":
+                return data.set(key, bytearray(b"b"))
+            case "float":
+                return data.set(key, 1.5)  # type: ignore[arg-type]
+            case "none":
+                return data.set(key, None)  # type: ignore[arg-type]
+        nested: list[Any] = []
+        for _ in range(100):
+            nested = [nested]
+        data.set(key, "x")
+        return nested
+
+    assert kv.execute("T.ODD", "k", "replies") == [b"b", 1.5, True]
+    kv.execute("T.ODD", "k", "bytearray")
+    assert kv.get("k") == b"b"
+    for how in ("float", "none", "deep"):
+        with pytest.raises(ServerError, match="failed with TypeError"):
+            kv.execute("T.ODD", "k", how)
+    assert kv.get("k") == b"b"
+
+
+def test_a_fork_does_not_load_again(tmp_path: Path) -> None:
+    path = tmp_path / "counted.py"
+    path.write_text(
+        "import kvserver\nloads = []\n"
+        "@kvserver.command('T.LOADS', keys=None)\n"
+        "def count(data: kvserver.Data) -> int:\n    loads.append(1)\n    return len(loads)\n"
+    )
+    with kvserver.Server(port=0, load=str(path)) as server:
+        assert server.direct("T.LOADS") == 1
+        with server.fork() as other:
+            assert other.direct("T.LOADS") == 2
+
+
 def test_data_is_for_one_command(kv: kvclient.Client) -> None:
     kept: list[Data] = []
 
@@ -327,6 +387,38 @@ def test_signatures_that_are_none() -> None:
 
 
 def keyword_free(data: Data, key: bytes) -> None: ...
+
+
+@pytest.mark.parametrize("keys", [(1, 1, 1), (2, 2, 1), (1, 5, 1), (1, 1, 0), (0, 0, 1), (3, 2, 1)])
+def test_a_key_is_always_among_the_arguments(keys: tuple[int, int, int]) -> None:
+    """Or permissions would be asked for an argument that is not there."""
+
+    def optional(data: Data, key: bytes = b"x") -> None: ...
+    def none(data: Data) -> None: ...
+
+    for function in (optional, none):
+        with pytest.raises(TypeError, match=r"does not go with its arguments, of which 0 are always given"):
+            command("T.X", keys=keys)(function)
+    command("T.X", keys=None)(none)
+
+
+@pytest.mark.parametrize("name", ["", "A B", "X\r\nY", "CONFIG|MINE", "NOPE|X", "R" * 33, "\u00dc"])
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(ValueError, match="is no name for a command"):
+        command(name)(keyword_free)
+    assert not list(extensions.functions())
+
+
+def test_functions_that_are_none() -> None:
+    async def later(data: Data, key: bytes) -> None: ...
+    def some(data: Data, key: bytes) -> Iterator[int]:
+        yield 1
+
+    def nothing() -> None: ...
+
+    for function in (later, some, nothing):
+        with pytest.raises(TypeError, match=function.__name__):
+            command("T.X")(function)  # type: ignore[type-var]
 
 
 MODULE = '''

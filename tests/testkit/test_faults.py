@@ -87,8 +87,18 @@ def test_a_subcommand(server: kvserver.Server, faults: Faults) -> None:
     assert ask(server, b"OBJECT REFCOUNT k\r\nOBJECT encoding k\r\nQUIT\r\n") == b":1\r\n-ERR x\r\n+OK\r\n"
 
 
+def test_a_refused_exec_ends_the_transaction(server: kvserver.Server, faults: Faults, kv: kvclient.Client) -> None:
+    faults.refuse("EXEC")
+    with socket.create_connection(("127.0.0.1", server.port), 30) as sock, sock.makefile("rb") as replies:
+        for line in (b"MULTI", b"SET a 1", b"EXEC", b"GET a", b"PING"):
+            sock.sendall(line + b"\r\n")
+        assert [replies.readline()[:10] for _ in range(5)] == [
+            b"+OK\r\n", b"+QUEUED\r\n", b"-EXECABORT", b"$-1\r\n", b"+PONG\r\n"
+        ]  # fmt: skip
+
+
 def test_in_a_transaction(server: kvserver.Server, faults: Faults) -> None:
-    """Refused when it is queued, so EXEC does nothing; or EXEC itself is refused, and may be sent again."""
+    """Refused when it is queued, so EXEC does nothing."""
     faults.refuse("SET", "OOM", after=1)
     replies = ask(server, b"MULTI\r\nSET a 1\r\nSET b 2\r\nEXEC\r\nMGET a b\r\nQUIT\r\n").split(b"\r\n")
     assert replies[:4] == [
