@@ -7,6 +7,7 @@ computed from older data is refused (the idea is that of Nishtala and others, "S
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 
 MOST = 100_000
@@ -17,10 +18,19 @@ class TooManyLeasesError(Exception):
     """There are so many that no more is given out."""
 
 
+_LONGEST = 64
+"""Bytes of a key that is kept as it is. Of a longer one its digest is, so that leases take no more memory than so many
+short keys do, whatever is sent; that two keys have one is out of the question (BLAKE2b, 256 bits)."""
+
+
 class Leases(dict[bytes, tuple[int, int]]):
     """The leases of one database: key to token and end, in wall-clock milliseconds. Lock held, for every method."""
 
     __slots__ = ()
+
+    def void(self, key: bytes) -> None:
+        """End the lease of a key, if there is one."""
+        self.pop(_short(key), None)
 
     def grant(self, key: bytes, now: int, until: int) -> int | None:
         """A token for the caller, who now holds the lease of the key; None if somebody else does.
@@ -28,6 +38,7 @@ class Leases(dict[bytes, tuple[int, int]]):
         Raises:
             TooManyLeasesError: too many are held.
         """
+        key = _short(key)
         held = self.get(key)
         if held is not None and held[1] > now:
             return None
@@ -42,8 +53,13 @@ class Leases(dict[bytes, tuple[int, int]]):
 
     def give_back(self, key: bytes, token: int, now: int) -> bool:
         """End the lease that has this token; whether it was still held."""
+        key = _short(key)
         held = self.get(key)
         if held is None or held[0] != token:
             return False
         del self[key]
         return held[1] > now
+
+
+def _short(key: bytes) -> bytes:
+    return key if len(key) <= _LONGEST else b"#" * (_LONGEST + 1) + hashlib.blake2b(key, digest_size=32).digest()

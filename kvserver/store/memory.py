@@ -269,7 +269,7 @@ class Database:
         if before is None or len(before) != len(value):  # a value of the same length, as a counter's, is quickest
             self._weigh_change(key, before, value)
         if self.leases:
-            self.leases.pop(key, None)  # what is being computed for it may be old by now
+            self.leases.void(key)  # what is being computed for it may be old by now
         if keyspace.recorder is not None or keyspace.listener is not None or keyspace.observed:
             self._changed(key, event, is_new=before is None)
 
@@ -286,7 +286,7 @@ class Database:
         if before is None or len(before) != len(value):
             self._weigh_change(key, before, value)
         if self.leases:
-            self.leases.pop(key, None)  # what is being computed for it may be old by now
+            self.leases.void(key)  # what is being computed for it may be old by now
         if keyspace.recorder is not None or keyspace.listener is not None or keyspace.observed:
             self._changed(key, event, is_new=before is None, span=span)
 
@@ -306,7 +306,7 @@ class Database:
         """Delete the key; whether it was there."""
         assert self.keyspace.held()
         if self.leases:
-            self.leases.pop(key, None)  # what is being computed for it may be old by now
+            self.leases.void(key)  # what is being computed for it may be old by now
         if key in self.deadlines and self.expire_if_due(key):
             return False
         value = self.values.pop(key, None)

@@ -101,6 +101,20 @@ def test_a_change_voids_it(kv: kvclient.Client, name: str) -> None:
     assert kv.get("k") == after
 
 
+def test_those_of_long_keys_take_little_memory(server: kvserver.Server) -> None:
+    direct = server.direct
+    keys = [b"k" * 100_000 + b"%d" % number for number in range(20)]
+    tokens = [direct("KV.GETL", key, 10_000)[2] for key in keys]  # type: ignore[index]
+    leases = server._state.keyspace.databases[0].leases
+    assert len(leases) == len(keys)
+    assert sum(map(len, leases)) < 200 * len(keys)
+    assert [direct("KV.GETL", key, 10_000)[2] for key in keys] == [None] * len(keys)  # type: ignore[index]
+    direct("SET", keys[0], "x")
+    assert direct("KV.SETL", keys[0], tokens[0], "old") is None
+    assert direct("KV.SETL", keys[1], tokens[1], "new") == b"OK"
+    assert direct("GET", keys[1]) == b"new"
+
+
 def test_there_are_not_too_many(kv: kvclient.Client, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "MOST", 10)
     for number in range(10):
