@@ -27,6 +27,8 @@ from kvserver.stubs import stubs
 from kvserver.threads import has_gil
 from kvserver.version import __version__
 
+_HTTP_DESCRIPTORS = 80
+"""For the HTTP port: its 64 connections, its listeners, and some on their way."""
 _OTHER_DESCRIPTORS = 32
 """Open files that are not connections: standard streams, listeners, what the interpreter keeps."""
 _M_ARENA_MAX = -8
@@ -76,17 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = config.load({name: text for name, text in given.items() if text is not None}, file=file)
         log_file = _log_file(settings.log_file)
         configure(settings.log_level, settings.log_format, log_file)
-        _allow_descriptors(settings.maxclients)
+        _allow_descriptors(settings.maxclients, 0 if settings.metrics_port is None else _HTTP_DESCRIPTORS)
         _share_one_heap()
         server = Server(settings)
         signals = Signals()
+        if settings.tls_port is not None or log_file is not None or systemd.is_told():  # before the data is loaded
+            signals.on_hang_up(partial(_reload, server, log_file))
         progress = _Bar() if sys.stderr.isatty() else systemd.Loading()
         server.start(progress=progress, on_end=signals.end, sockets=systemd.inherited_sockets())
     except ConfigError as error:
         print(f"kvserver: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
-    if server.tls_port or log_file is not None or systemd.is_told():
-        signals.on_hang_up(partial(_reload, server, log_file))
     return _serve(server, signals, settings.data_dir or "in memory only")
 
 
@@ -168,13 +170,13 @@ def _say(line: str) -> None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
 
 
-def _allow_descriptors(clients: int) -> None:
-    """Raise the limit of open files as far as ``clients`` connections need and the system lets us."""
+def _allow_descriptors(clients: int, others: int = 0) -> None:
+    """Raise the limit of open files as far as ``clients`` connections and others need and the system lets us."""
     if sys.platform == "win32":
         return
     import resource
 
-    wanted = clients + _OTHER_DESCRIPTORS
+    wanted = clients + others + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     ceiling = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < ceiling:

@@ -157,8 +157,7 @@ def _tcp_listener(host: str, port: int, backlog: int, *, required: bool, flag: s
         if not required:
             return None
         reason = getattr(error, "strerror", None) or "it is not a host name"
-        host_flag = flag.replace("-tls", "").replace("port", "host")
-        raise ConfigError(f"{host_flag} {host}: is not an address of this machine: {reason}.") from None
+        raise ConfigError(f"{_host_flag(flag)} {host}: is not an address of this machine: {reason}.") from None
     try:
         if sys.platform != "win32":  # there it would let two servers share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -184,7 +183,11 @@ def _why_not(host: str, port: int, error: OSError, flag: str) -> str:
         )
     if error.errno == errno.EACCES:
         return f"port {port} on {host}: permission denied. Ports below 1024 need privileges; choose a higher {flag}."
-    return f"cannot listen on {host} port {port}: {error.strerror}. Check --host and {flag}."
+    return f"cannot listen on {host} port {port}: {error.strerror}. Check {_host_flag(flag)} and {flag}."
+
+
+def _host_flag(port_flag: str) -> str:
+    return port_flag.replace("-tls", "").replace("port", "host")
 
 
 def _unix_listener(path: str, backlog: int) -> socket.socket:

@@ -58,7 +58,9 @@ def _described(found: list[bytes], visitor: Visitor) -> list[dict[str, Any]]:
 
 
 def _or_none(visitor: Visitor, *words: bytes | str) -> Reply:
-    """An answer, or None where the user may not know it."""
+    """An answer, or None where the user may not know it: found out beforehand, since a refusal is logged as one."""
+    if not visitor.may(*words):
+        return None
     try:
         return visitor.run(*words)
     except Error:
@@ -96,15 +98,29 @@ def change(request: Request, visitor: Visitor) -> Response:
     _check_writes(visitor.state.config)
     try:
         wanted = json.loads(request.body)
-        db, action, name = str(wanted["db"]), str(wanted["action"]), _decode(str(wanted["key"]))
+        db, action, name = str(int(wanted["db"])), str(wanted["action"]), _decode(str(wanted["key"]))
         ttl = int(wanted.get("ttl") or 0)
         value = _decode(str(wanted.get("value", "")))
+        was = _decode(str(wanted["was"])) if "was" in wanted else None
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise bad_request("This says nothing that can be done.") from None
+    if ttl < 0:
+        raise bad_request("A time to live is a number of milliseconds, and not negative.")
     _select(db, visitor)
+    time_to_live = ("PX", str(ttl)) if ttl else ()
     match action:
+        case "new":
+            _set(visitor, "There is such a key already.", name, value, "NX", *time_to_live)
         case "set":
-            visitor.run("SET", name, value, *(("PX", str(ttl)) if ttl > 0 else ("KEEPTTL",)))
+            condition = () if was is None else ("IFEQ", was)
+            _set(
+                visitor,
+                "It has changed meanwhile: look again.",
+                name,
+                value,
+                *condition,
+                *(time_to_live or ("KEEPTTL",)),
+            )
         case "delete":
             visitor.run("DEL", name)
         case "expire":
@@ -114,6 +130,16 @@ def change(request: Request, visitor: Visitor) -> Response:
         case _:
             raise bad_request("This says nothing that can be done.")
     return _json({"done": action})
+
+
+def _set(visitor: Visitor, otherwise: str, *words: bytes | str) -> None:
+    """Run SET.
+
+    Raises:
+        RefusalError: its condition does not hold.
+    """
+    if visitor.run("SET", *words) is None:
+        raise RefusalError(HTTPStatus.CONFLICT, "conflict", otherwise)
 
 
 def count_hot_keys(_request: Request, visitor: Visitor) -> Response:

@@ -64,10 +64,17 @@ def check_origin(request: Request) -> None:
     if request.method != "POST":
         return
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    if origin is not None and _host_of(origin) != headers.get("host", "").lower():
         raise _CROSS_SITE
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":  # a form cannot send this
         raise RefusalError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type", "Send application/json.")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as a bracket without its other half
+        return None
 
 
 _CROSS_SITE = RefusalError(HTTPStatus.FORBIDDEN, "cross_site", "Another site's page may not ask for this.")

@@ -47,17 +47,17 @@ class Visitor:
         session = self.session
         session.since = time.monotonic_ns()
         self._ran = True
-        reply = execute(session, [word.encode() if isinstance(word, str) else word for word in words])
+        reply = execute(session, _encoded(words))
         session.commands += 1
         if isinstance(reply, Error):
             raise reply
         return reply
 
-    def may(self, *words: str) -> bool:
+    def may(self, *words: bytes | str) -> bool:
         """Whether the user may run a command, now. It is not run."""
         user = self.session.user
         is_there = self.state.users.find(user.name) is user and user.permissions.enabled
-        return is_there and forbidden(self.session, [word.encode() for word in words]) is None
+        return is_there and forbidden(self.session, _encoded(words)) is None
 
     def settle(self) -> None:
         """Wait until what the commands have done or seen is as safe on disk as a reply needs.
@@ -73,3 +73,7 @@ class Visitor:
             raise RefusalError(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "not_safe", "The disk does not take the change; it may be lost."
             )
+
+
+def _encoded(words: tuple[bytes | str, ...]) -> list[bytes]:
+    return [word.encode() if isinstance(word, str) else word for word in words]

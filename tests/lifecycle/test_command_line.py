@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import kvserver
 from kvserver import cli
 from kvserver.config import OPTIONS, Config, ConfigError, load
 
@@ -276,6 +277,30 @@ def test_nobody_reads_what_it_says() -> None:
             break
     process.terminate()
     assert process.wait(20) == 0
+
+
+def test_a_hang_up_while_the_data_is_loaded_ends_nothing(tmp_path: Path) -> None:
+    """logrotate does not know that the server has just been started."""
+    data = str(tmp_path / "data")
+    with kvserver.Server(port=0, data_dir=data, fsync="no") as server:
+        for start in range(0, 300_000, 1000):
+            server.direct("MSET", *(word for n in range(start, start + 1000) for word in (f"key:{n}", "v")))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "kvserver", "--port", str(port), "--data-dir", data, "--log-level", "error"]
+    command += ["--log-file", str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        reply = b""
+        while not reply:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 30) as sock:
+                sock.sendall(b"PING\r\n")
+                reply = sock.recv(100)
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline().startswith("Ready")
+        assert reply.startswith(b"-LOADING"), "it was too quick to be met while it loads: more keys are needed"
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 def test_open_files_are_allowed_for_all_clients() -> None:

@@ -57,8 +57,12 @@ class Web:
     def key(self, name: bytes, **headers: str) -> Answer:
         return self.get(f"/api/key?key={encode(name)}", **headers)
 
-    def change(self, action: str, name: bytes, value: bytes = b"", ttl: int = 0, **headers: str) -> Answer:
+    def change(
+        self, action: str, name: bytes, value: bytes = b"", ttl: int = 0, was: bytes | None = None, **headers: str
+    ) -> Answer:
         content = {"db": "0", "action": action, "key": encode(name), "value": encode(value), "ttl": ttl}
+        if was is not None:
+            content["was"] = encode(was)
         return self.post("/api/key", content, **headers)
 
     def raw(self, data: bytes) -> bytes:

@@ -48,6 +48,7 @@ def test_another_sites_page_gets_nothing(web: Web, site: str) -> None:
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://localhost:1"}, 403),
+        ({"Origin": "http://[evil"}, 403),
         ({"Sec_Fetch_Site": "cross-site"}, 403),
         ({"Content_Type": "text/plain"}, 415),
         ({"Content_Type": "application/x-www-form-urlencoded"}, 415),

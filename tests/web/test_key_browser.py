@@ -44,6 +44,41 @@ def test_a_rare_key_among_many_takes_few_requests(web: Web) -> None:
     assert walk(web, match="rare") == [b"rare"]
 
 
+def test_what_has_changed_meanwhile_is_left_as_it_is(serve: Serve) -> None:
+    web = serve(web_writes="yes")
+    with redis.Redis(port=web.server.port) as client:
+        client.set("k", "v", ex=100)
+        assert web.change("set", b"k", b"new", was=b"v").status == 200
+        assert 0 < client.ttl("k") <= 100
+        for was in (b"v", b""):
+            answer = web.change("set", b"k", b"newer", was=was)
+            assert (answer.status, answer.text) == (409, "It has changed meanwhile: look again.\n")
+        assert client.get("k") == b"new"
+        client.delete("k")
+        assert web.change("set", b"k", b"back", was=b"new").status == 409
+        assert client.get("k") is None
+        assert web.change("new", b"k", b"1").status == 200
+        assert client.ttl("k") == -1
+        assert web.change("new", b"k", b"2", ttl=5000).status == 409
+        assert web.change("new", b"other", b"2", ttl=5000).status == 200
+        assert 0 < client.pttl("other") <= 5000
+        assert web.change("set", b"k", b"2", ttl=-5).status == 400
+        assert client.get("k") == b"1"
+
+
+def test_looking_fills_no_log_of_what_was_denied(serve: Serve) -> None:
+    web = serve()
+    with redis.Redis(port=web.server.port) as client:
+        client.mset({f"b:{number}": "x" for number in range(50)})
+        client.execute_command(
+            "ACL", "SETUSER", "ann", "on", ">p", "~a:*", "+scan", "+getrange", "+exists", "+pttl", "+strlen"
+        )
+        listed = web.get("/api/keys", user="ann:p").json()["keys"]
+        assert len(listed) == 50
+        assert {(key["ttl"], key["size"]) for key in listed} == {(None, None)}
+        assert client.execute_command("ACL", "LOG") == []
+
+
 @pytest.mark.parametrize("value", [b"", b"text", bytes(range(256)), b"<script>alert(1)</script>", b"x" * 200_000])
 def test_a_value_as_it_is(web: Web, value: bytes) -> None:
     with redis.Redis(port=web.server.port) as client:
@@ -81,7 +116,8 @@ def test_changes(serve: Serve) -> None:
     "body",
     [b"", b"[]", b"null", b"{", b"1", b'{"action": "flushall", "db": 0, "key": "YQ=="}', b"[" * 100_000,
      b'{"action": "set", "db": 0, "key": "not base64!"}', b'{"action": "set", "db": "x", "key": "YQ=="}',
-     b'{"action": "set", "db": 99, "key": "YQ=="}', b'{"action": "expire", "db": 0, "key": "YQ==", "ttl": "x"}',
+     b'{"action": "set", "db": 99, "key": "YQ=="}', b'{"action": "delete", "db": "\\ud800", "key": "YQ=="}',
+     b'{"action": "expire", "db": 0, "key": "YQ==", "ttl": "x"}',
      b'{"action": "expire", "db": 0, "key": "YQ==", "ttl": 1e999}'],
 )  # fmt: skip
 def test_changes_that_make_no_sense(serve: Serve, body: bytes) -> None:

@@ -96,10 +96,10 @@ def test_the_journals_lag(serve: Serve, tmp_path: Path) -> None:
     assert told["kvserver_journal_lag_batches", ""] == 0
 
 
-def test_openmetrics_for_those_who_ask_for_it(web: Web) -> None:
-    answer = web.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
-    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-    assert answer.text.endswith("# EOF\n")
+def test_who_prefers_openmetrics_gets_text(web: Web) -> None:
+    answer = web.get("/metrics", Accept="application/openmetrics-text; version=1.0.0, text/plain; q=0.5")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert list(text_string_to_metric_families(answer.text))
 
 
 def test_the_dashboard_asks_for_what_is_there(serve: Serve, tmp_path: Path) -> None:
