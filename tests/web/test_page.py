@@ -256,6 +256,17 @@ def test_writing(serve: Serve, visit: Open) -> None:
         assert client.exists("new") == 0
 
 
+def test_line_ends_that_a_text_field_would_change_are_not_edited(serve: Serve, visit: Open) -> None:
+    web = serve(web_writes="yes")
+    with redis.Redis(port=web.server.port) as client:
+        client.set("k", "a\r\nb")
+    seen = visit(web)
+    seen.keys()
+    seen.page.locator("#key-list li").click()
+    seen.page.locator("button:text-is('Set TTL')").wait_for()
+    assert seen.page.locator("button:text-is('Edit value')").count() == 0
+
+
 def test_reading_only_offers_no_writing(web: Web, visit: Open) -> None:
     with redis.Redis(port=web.server.port) as client:
         client.set("k", "v")
