@@ -44,7 +44,7 @@ def besiege(caplog: pytest.LogCaptureFixture) -> Besiege:
                 for thread in server_threads() - threads:
                     thread.join(PATIENCE)
                 assert server_threads() == threads
-                assert open_descriptors() == descriptors
+                assert open_descriptors() <= descriptors  # fewer, if something of an earlier test went only now
                 _assert_lock_is_free(arena)
                 assert len(arena.state.clients) == 1
                 assert settled_memory() < memory + _NEAR
