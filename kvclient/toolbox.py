@@ -69,7 +69,7 @@ class Toolbox(Commands[In, Out], Direct[In, Out], is_part=True):
             name: the key; a counter is beside it, at name + ":fence".
             ttl: seconds after which it ends by itself, if this program dies.
             wait: seconds to wait for somebody else who holds it.
-            extend: keep it for as long as the block takes, by a thread.
+            extend: keep it for as long as the block takes, by a thread; no longer than the thread lives that entered.
 
         Raises (on entering):
             LockTimeoutError: somebody else held it all the time.

@@ -117,9 +117,13 @@ class AsyncValueWriter:
         if self._buffer:
             piece = bytes(self._buffer)
             self._buffer.clear()
-            async with self._client.transaction() as transaction:  # or what is lost in between would be kept for ever
-                transaction.append(self._part, piece)
-                transaction.expire(self._part, KEPT)
+            try:
+                async with self._client.transaction() as transaction:  # or what is lost in between would stay for ever
+                    transaction.append(self._part, piece)
+                    transaction.expire(self._part, KEPT)
+            except BaseException:
+                self._buffer[:0] = piece  # to be sent again; if it did arrive, the length will show that
+                raise
             self._sent += len(piece)
 
     async def _finish(self) -> None:

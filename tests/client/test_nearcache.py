@@ -158,14 +158,16 @@ def test_without_news_nothing_is_kept() -> None:
         client.close()
 
 
+def ordinary(peer: Peer) -> None:
+    """Of the client's own connection: every key has the value v."""
+    peer.greet()
+    while peer.read():
+        peer.sock.sendall(b"*1\r\n$1\r\nv\r\n")
+
+
 def test_a_silent_connection_is_found_out(fake: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearcache, "PULSE", 0.05)
     silent = threading.Event()
-
-    def ordinary(peer: Peer) -> None:
-        peer.greet()
-        while peer.read():
-            peer.sock.sendall(b"*1\r\n$1\r\nv\r\n")
 
     def tracking(peer: Peer) -> None:
         peer.greet()
@@ -183,11 +185,6 @@ def test_a_silent_connection_is_found_out(fake: Make, monkeypatch: pytest.Monkey
 
 def test_nonsense_ends_the_connection_and_what_was_kept(fake: Make) -> None:
     kept = threading.Event()
-
-    def ordinary(peer: Peer) -> None:
-        peer.greet()
-        while peer.read():
-            peer.sock.sendall(b"*1\r\n$1\r\nv\r\n")
 
     def tracking(peer: Peer) -> None:
         peer.greet()

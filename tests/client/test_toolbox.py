@@ -17,9 +17,11 @@ from client.conftest import FakeServer, Peer
 
 import kvclient
 import kvclient.aio
+import kvserver
 from kvclient import serializers
-from kvclient.errors import KVError, LockLostError, LockTimeoutError
+from kvclient.errors import KVError, LockLostError, LockTimeoutError, ServerError
 from kvclient.files import ValueReader
+from kvserver.testing import Instruments
 
 PATIENCE = 30
 
@@ -258,6 +260,29 @@ def test_a_part_is_never_kept_for_ever(client: kvclient.Client, any_url: str) ->
         names = until_exec()
         assert {"APPEND", "EXPIRE", "MULTI"} <= set(names)
         assert "WATCH" not in names  # that is another transaction, which gives it its name
+
+
+def test_a_piece_that_was_refused_is_sent_again() -> None:
+    """Whoever goes on after an error leaves no hole in the value."""
+    instruments = Instruments()
+
+    async def by_tasks(url: str) -> None:
+        async with kvclient.aio.connect(url) as kv, kv.open("k", "wb", chunk=5) as file:
+            with pytest.raises(ServerError):
+                await file.write(b"first")
+            await file.write(b"then!")
+
+    with kvserver.Server(port=0, instruments=instruments) as server, kvclient.connect(server.url) as kv:
+        instruments.faults.refuse("APPEND")
+        with kv.open("k", "wb", chunk=5) as file:
+            with pytest.raises(ServerError):
+                file.write(b"first")
+            file.write(b"then!")
+        assert kv.getdel("k") == b"firstthen!"
+        instruments.faults.refuse("APPEND")
+        asyncio.run(by_tasks(server.url))
+        assert kv.get("k") == b"firstthen!"
+        instruments.faults.check()
 
 
 def test_other_ways_to_open_are_refused(client: kvclient.Client, any_url: str) -> None:
