@@ -10,18 +10,17 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from kvserver import errors
 from kvserver.access.users import owner
 from kvserver.dispatch import execute
 from kvserver.protocol.replies import Error, Reply
+from kvserver.protocol.words import Word, encoded
 from kvserver.session import Session
 
 if TYPE_CHECKING:
     from kvserver.state import State
-
-Word: TypeAlias = bytes | bytearray | str | int | float
 
 _NOT_HERE = frozenset(
     b"SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE MONITOR MULTI EXEC DISCARD WATCH UNWATCH "
@@ -54,7 +53,7 @@ class Direct:
             CommandError: the server refuses the command, or it is about connections.
             TypeError: a word is neither bytes, text nor a number.
         """
-        command = [_encoded(word) for word in words]
+        command = [encoded(word) for word in words]
         if not command or command[0].upper() in _NOT_HERE:
             raise Error("ERR this is about connections, and there is none here: use atomic(), or a client")
         self._check_running()
@@ -103,13 +102,3 @@ class Direct:
         persistence = self._state.persistence
         if persistence is not None and not persistence.journal.wait_safe(persistence.journal.appended):
             raise Error("MISCONF the change could not be written to disk")
-
-
-def _encoded(word: Word) -> bytes:
-    if isinstance(word, bytes | bytearray):
-        return bytes(word)
-    if isinstance(word, str):
-        return word.encode()
-    if isinstance(word, int | float) and not isinstance(word, bool):
-        return repr(word).encode("ascii")
-    raise TypeError(f"a word is bytes, text or a number, not {type(word).__name__}")

@@ -42,6 +42,7 @@ from kvserver.commands.registry import command as register
 from kvserver.commands.strings import add
 from kvserver.observe.log import get_logger
 from kvserver.protocol.replies import Error, Reply
+from kvserver.protocol.words import Word, encoded
 from kvserver.store.memory import Database
 
 WRITE: Final = Flags.WRITE | Flags.DENYOOM
@@ -76,12 +77,10 @@ class Data:
         """The value of a key, or None."""
         return self._open.get(_key(key))
 
-    def set(self, key: bytes | str, value: bytes | bytearray | str | int, ttl: float | None = None) -> None:
+    def set(self, key: bytes | str, value: Word, ttl: float | None = None) -> None:
         """Set a value, with a time to live in seconds, or for good."""
-        if isinstance(value, bool) or not isinstance(value, bytes | bytearray | str | int):
-            raise TypeError(f"a value is bytes, text or a whole number, not {type(value).__name__}")
-        name = self._changing(key)
-        self._open.put(name, bytes(value) if isinstance(value, bytes | bytearray) else str(value).encode())
+        name, data = self._changing(key), encoded(value)
+        self._open.put(name, data)
         if ttl is not None:
             self.expire(name, ttl)
 
@@ -99,6 +98,8 @@ class Data:
         Raises:
             CommandError: the value is no number, or the sum too large.
         """
+        if type(amount) is not int:  # what is stored would not be what is returned
+            raise TypeError(f"incr() adds whole numbers, not {type(amount).__name__}")
         return add(self._open, self._changing(key), amount)
 
     def ttl(self, key: bytes | str) -> float | None:
@@ -115,13 +116,13 @@ class Data:
         database.expire_at(name, min(INTEGER_MAX, database.keyspace.now + int(seconds * 1000)))
         return True
 
-    def call(self, name: str, *words: bytes | str | int) -> Reply:
+    def call(self, name: str, *words: Word) -> Reply:
         """Run one of the server's own commands on keys; its reply.
 
         Raises:
             CommandError: it fails, or there is no such command.
         """
-        command = [name.encode(), *(word if isinstance(word, bytes) else str(word).encode() for word in words)]
+        command = [name.encode(), *map(encoded, words)]
         entry = find(COMMANDS, command[0])
         if entry is None:
             raise errors.unknown_command(command)

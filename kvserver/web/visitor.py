@@ -12,6 +12,7 @@ from typing import Self
 
 from kvserver.dispatch import execute, forbidden
 from kvserver.protocol.replies import Error, Reply
+from kvserver.protocol.words import encoded
 from kvserver.session import Session
 from kvserver.state import State
 from kvserver.web.exchange import RefusalError
@@ -47,7 +48,7 @@ class Visitor:
         session = self.session
         session.since = time.monotonic_ns()
         self._ran = True
-        reply = execute(session, _encoded(words))
+        reply = execute(session, [encoded(word) for word in words])
         session.commands += 1
         if isinstance(reply, Error):
             raise reply
@@ -57,7 +58,7 @@ class Visitor:
         """Whether the user may run a command, now. It is not run."""
         user = self.session.user
         is_there = self.state.users.find(user.name) is user and user.permissions.enabled
-        return is_there and forbidden(self.session, _encoded(words)) is None
+        return is_there and forbidden(self.session, [encoded(word) for word in words]) is None
 
     def settle(self) -> None:
         """Wait until what the commands have done or seen is as safe on disk as a reply needs.
@@ -73,7 +74,3 @@ class Visitor:
             raise RefusalError(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "not_safe", "The disk does not take the change; it may be lost."
             )
-
-
-def _encoded(words: tuple[bytes | str, ...]) -> list[bytes]:
-    return [word.encode() if isinstance(word, str) else word for word in words]

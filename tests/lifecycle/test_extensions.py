@@ -266,7 +266,9 @@ def test_odd_types_are_plain_ones_or_errors(kv: kvclient.Client) -> None:
             case "bytearray":
                 return data.set(key, bytearray(b"b"))
             case "float":
-                return data.set(key, 1.5)  # type: ignore[arg-type]
+                return data.incr(key, 1.5)  # type: ignore[arg-type]
+            case "bool":
+                return data.call("SET", key, True)
             case "none":
                 return data.set(key, None)  # type: ignore[arg-type]
         nested: list[Any] = []
@@ -278,7 +280,7 @@ def test_odd_types_are_plain_ones_or_errors(kv: kvclient.Client) -> None:
     assert kv.execute("T.ODD", "k", "replies") == [b"b", 1.5, True]
     kv.execute("T.ODD", "k", "bytearray")
     assert kv.get("k") == b"b"
-    for how in ("float", "none", "deep"):
+    for how in ("float", "bool", "none", "deep"):
         with pytest.raises(ServerError, match="failed with TypeError"):
             kv.execute("T.ODD", "k", how)
     assert kv.get("k") == b"b"
