@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _share_one_heap()
         server = Server(settings)
         signals = Signals()
-        if settings.tls_port is not None or log_file is not None or systemd.is_told():  # before the data is loaded
+        if settings.tls_cert or log_file is not None or systemd.is_told():  # before the data is loaded
             signals.on_hang_up(partial(_reload, server, log_file))
         progress = _Bar() if sys.stderr.isatty() else systemd.Loading()
         server.start(progress=progress, on_end=signals.end, sockets=systemd.inherited_sockets())
@@ -170,7 +170,7 @@ def _say(line: str) -> None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
 
 
-def _allow_descriptors(clients: int, others: int = 0) -> None:
+def _allow_descriptors(clients: int, others: int) -> None:
     """Raise the limit of open files as far as ``clients`` connections and others need and the system lets us."""
     if sys.platform == "win32":
         return

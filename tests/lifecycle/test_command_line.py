@@ -309,11 +309,12 @@ def test_open_files_are_allowed_for_all_clients() -> None:
         "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))\n"
         "from kvserver import cli\n"
-        "cli._allow_descriptors(200)\n"
-        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+        "for others in (0, 80):\n"
+        "    cli._allow_descriptors(200, others)\n"
+        "    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == 232
+    assert done.stdout.split() == ["232", "312"]
 
 
 def test_a_data_directory(start: Start, tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ class Visit:
         self.page.locator("#search").press("Enter")
         self.page.locator("#key-list li").first.wait_for()
 
+    def only_key(self) -> Page:
+        """Open the one key that there is."""
+        self.keys()
+        self.page.locator("#key-list li").click()
+        self.page.locator("pre.value").wait_for()
+        return self.page
+
 
 Open = Any
 
@@ -260,21 +267,15 @@ def test_line_ends_that_a_text_field_would_change_are_not_edited(serve: Serve, v
     web = serve(web_writes="yes")
     with redis.Redis(port=web.server.port) as client:
         client.set("k", "a\r\nb")
-    seen = visit(web)
-    seen.keys()
-    seen.page.locator("#key-list li").click()
-    seen.page.locator("button:text-is('Set TTL')").wait_for()
-    assert seen.page.locator("button:text-is('Edit value')").count() == 0
+    page = visit(web).only_key()
+    page.locator("button:text-is('Set TTL')").wait_for()
+    assert page.locator("button:text-is('Edit value')").count() == 0
 
 
 def test_reading_only_offers_no_writing(web: Web, visit: Open) -> None:
     with redis.Redis(port=web.server.port) as client:
         client.set("k", "v")
-    seen = visit(web)
-    seen.keys()
-    seen.page.locator("#key-list li").click()
-    seen.page.locator("pre.value").wait_for()
-    assert seen.page.locator("button:text-is('Delete'), #new-key:visible").count() == 0
+    assert visit(web).only_key().locator("button:text-is('Delete'), #new-key:visible").count() == 0
 
 
 def test_it_comes_back_when_the_server_does(serve: Serve, browser: Browser) -> None:
