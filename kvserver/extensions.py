@@ -52,7 +52,7 @@ READONLY: Final = Flags.READONLY
 _SLOW_SECONDS: Final = 0.01
 _DEEPEST: Final = 32
 """Lists within lists of a reply."""
-_NAME: Final = re.compile(r"[A-Z0-9_.:-]{1,32}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,32}")
 _REAL: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _READS: Final[dict[Any, tuple[str, Callable[[bytes], object]]]] = {
     bytes: ("bytes", bytes),
@@ -198,7 +198,7 @@ def command(
     """
 
     def add_command(function: _Function) -> _Function:
-        if not _NAME.fullmatch(name.upper()):
+        if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name for a command: up to 32 letters, digits, and . _ : -")
         parameters = _parameters(function)
         required = sum(each.default is each.empty and each.kind is not each.VAR_POSITIONAL for each in parameters)

@@ -404,7 +404,7 @@ def test_a_key_is_always_among_the_arguments(keys: tuple[int, int, int]) -> None
     command("T.X", keys=None)(none)
 
 
-@pytest.mark.parametrize("name", ["", "A B", "X\r\nY", "CONFIG|MINE", "NOPE|X", "R" * 33, "\u00dc"])
+@pytest.mark.parametrize("name", ["", "A B", "X\r\nY", "CONFIG|MINE", "NOPE|X", "R" * 33, "\u00dc", "\u0131", "\u00df"])
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(ValueError, match="is no name for a command"):
         command(name)(keyword_free)
