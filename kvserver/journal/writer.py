@@ -382,13 +382,12 @@ class Journal:
         self.failure = f"{what}: {why}"
         if is_first:
             get_logger().error("journal.failed", call=what, error=why)
+            self._on_failure()  # first: who is dropped and connects again at once is to be refused, not dropped again
         with self._waiting:
             lost = self._for_reply + self._for_sync
             self._for_reply, self._for_sync = [], []
         for _, call in lost:
             call(False)
-        if is_first:
-            self._on_failure()
 
     def _recover(self) -> None:
         self.failure = None

@@ -19,6 +19,7 @@ from journal.conftest import contents
 from journal.test_recovery import increment
 
 import kvserver
+from kvserver.connection import Connection
 from kvserver.journal import writer
 from kvserver.journal.format import Truncated, read_batches
 
@@ -191,6 +192,31 @@ def test_a_client_that_quits_gets_its_last_replies(data: Path) -> None:
 
 
 # everysec and no
+
+
+@pytest.mark.parametrize("fsync", ["everysec", "no"])
+def test_writes_are_refused_before_anybody_is_dropped(
+    data: Path, disk: Disk, fsync: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who connects again at once would otherwise be dropped again, while it greets the server."""
+    refusing: list[bool] = []
+    with (
+        kvserver.Server(port=0, data_dir=str(data), fsync=fsync) as server,
+        redis.Redis(port=server.port, retry=None) as client,
+    ):
+        client.ping()
+        abort = Connection.abort
+
+        def noted(connection: Connection) -> None:
+            refusing.append(server._state.refuses_writes is not None)
+            abort(connection)
+
+        monkeypatch.setattr(Connection, "abort", noted)
+        disk.write = fails(errno.ENOSPC)
+        with pytest.raises(redis.ConnectionError):
+            client.set("k", 1)
+        assert refusing == [True]
+        disk.write = os.write
 
 
 @pytest.mark.parametrize("fsync", ["everysec", "no"])
