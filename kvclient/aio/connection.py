@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from kvclient.url import Options
 
 _TOO_SLOW: Final = "the server did not {} in time: give a longer timeout=, or see what keeps the server busy"
-
-
-_TOGETHER: Final = 0.005  # seconds by which a call may end before its deadline
+_LITTLE: Final = 0.1  # of the time a call was given: with less left, the server's silence has used it up, too
 
 
 class Waiting(asyncio.Future["list[Reply]"]):
@@ -54,6 +52,10 @@ class Waiting(asyncio.Future["list[Reply]"]):
         self.replies: list[Reply] = []
         self.sent = loop.time()
         self.deadline = deadline
+
+    def has_little_left(self, now: float) -> bool:
+        """Whether its time is up, or so nearly that a connection lost now makes no difference to it."""
+        return self.deadline - now < _LITTLE * (self.deadline - self.sent)
 
     def take(self, reply: Reply) -> bool:
         """Take a reply; whether it was the last."""
@@ -302,11 +304,13 @@ class AsyncConnection(asyncio.Protocol):
         """Have those raise whose time is up, and wait for the next. One timer does for all calls of a while."""
         self._alarm = None
         now = self._loop.time()
-        # Calls that were made together end together, and not the first by its deadline and the rest by its consequence.
-        late = [waiting for waiting in self._row if waiting.deadline <= now + _TOGETHER and not waiting.done()]
+        late = [waiting for waiting in self._row if waiting.deadline <= now and not waiting.done()]
+        is_silent = bool(late) and late[0].sent > self._heard  # not a byte since
+        if is_silent:  # calls made together end together, and not the first by its deadline and the rest by its result
+            late = [waiting for waiting in self._row if waiting.has_little_left(now) and not waiting.done()]
         for waiting in late:
             waiting.set_exception(CallTimeoutError(_TOO_SLOW.format("reply")))
-        if late and late[0].sent > self._heard:  # not a byte since: who comes next is better off on another connection
+        if is_silent:  # who comes next is better off on another connection
             self.fail(ConnectionLostError("the server has fallen silent"))
             return
         later = [waiting.deadline for waiting in self._row if not waiting.done()]
