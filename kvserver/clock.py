@@ -32,6 +32,12 @@ class MovableClock:
         offset, still = self._state
         return self._source() + offset if still is None else still
 
+    def copy(self) -> MovableClock:
+        """Another that shows the same time and goes its own way from now on."""
+        other = MovableClock(self._source)
+        other._state = self._state
+        return other
+
     @property
     def stands_still(self) -> bool:
         """Whether time does not pass by itself."""

@@ -284,10 +284,12 @@ class Connection:
             session.replies = Replies.ON
         return type(reply) is Several
 
-    def _pause(self, seconds: float | None) -> None:
+    def _pause(self, seconds: float | None, until: int | None) -> None:
         """Wait, while the client stays connected and nobody shuts the socket down. What the client sends can wait."""
         poller = select.poll()
         poller.register(self._sock, getattr(select, "POLLRDHUP", 0))  # that it has hung up is always told
+        if until is not None:
+            poller.register(until, select.POLLIN)
         poller.poll(None if seconds is None else seconds * 1000)
 
     def _send(self, replies: list[bytes]) -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import itertools
 import re
 import sys
 import threading
@@ -208,7 +209,7 @@ def command(
             raise TypeError(f"{name}: its signature says arity {found}, not {arity}")
         _check_keys(name, keys, required)
         earlier = _ADDED.get(name.lower())
-        if earlier is not None and (earlier.__module__, earlier.__qualname__) == _place(function):
+        if earlier is not None and _place(earlier) == _place(function):
             remove(name)  # its module was loaded again
         if named(name.lower().encode()) is not None:
             raise ValueError(f"there is a command {name} already")
@@ -259,9 +260,12 @@ def load(modules: str) -> None:
         ValueError: one cannot be imported, with one line that says why.
     """
     for name in filter(None, (part.strip() for part in modules.split(","))):
+        before = set(_ADDED)
         try:
             _import(name)
         except Exception as error:
+            for added in set(_ADDED) - before:  # not half of a module
+                remove(added)
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(frame.filename).name}:{frame.lineno}"
             raise ValueError(f"{name} cannot be loaded: {type(error).__name__}: {error} ({where})") from error
@@ -273,13 +277,38 @@ def _import(name: str) -> ModuleType:
             sys.path.insert(0, "")  # as with python -m: modules of the working directory are found
         return importlib.import_module(name)
     path = Path(name).resolve()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    called = _free_name(path)
+    spec = importlib.util.spec_from_file_location(called, path)
     if spec is None or spec.loader is None or not path.exists():
         raise FileNotFoundError(f"there is no file {name}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[called] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[called]
+        raise
     return module
+
+
+def _free_name(path: Path) -> str:
+    """What a file's module is called: as the file, unless a module from elsewhere is; that may be Python's own."""
+    for number in itertools.count(1):
+        name = path.stem if number == 1 else f"{path.stem}_{number}"
+        if _file_of(name) in (None, str(path)):
+            return name
+    raise AssertionError
+
+
+def _file_of(module: str) -> str | None:
+    """Where a module is from, or would be if it were imported: a path, or a word; None if there is none."""
+    if module in sys.modules:
+        return getattr(sys.modules[module], "__file__", None) or "built-in"
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # a dotted name, of a package that is not there
+        return None
+    return None if spec is None else spec.origin or "built-in"
 
 
 def functions() -> Iterator[tuple[str, Callable[..., Result]]]:
@@ -291,8 +320,10 @@ def functions() -> Iterator[tuple[str, Callable[..., Result]]]:
 # ---- what a function becomes -----------------------------------------------------------------------------------------
 
 
-def _place(function: Callable[..., object]) -> tuple[str, str]:
-    return function.__module__, function.__qualname__
+def _place(function: Callable[..., object]) -> tuple[str, str, object]:
+    """Where a function is from. Two files may have one name."""
+    file = getattr(sys.modules.get(function.__module__), "__file__", None)
+    return function.__module__, function.__qualname__, file
 
 
 def _parameters(function: Callable[..., object]) -> list[inspect.Parameter]:

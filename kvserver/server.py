@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from kvserver import errors
 from kvserver.access.users import AccessFileError
-from kvserver.clock import wall_clock
+from kvserver.clock import MovableClock, wall_clock
 from kvserver.commands.needs import CATALOGUE
 from kvserver.config import Config, ConfigError, password_of, with_settings
 from kvserver.connection import Connection, set_timeout
@@ -162,6 +162,8 @@ class Server:
     def fork(self, **settings: Any) -> Server:
         """Another server with the same settings, data and time, on a free port; to be started, as in a with block.
 
+        From then on each goes its own way: whoever moves the clock of one does not move that of the other.
+
         Args:
             settings: what is to be otherwise. Users are not copied, nor is a data directory.
         """
@@ -174,7 +176,9 @@ class Server:
             "load": "",
         }
         chosen |= settings  # what was loaded is there for the whole process: loading again would replace it
-        return Server(self._state.config, clock=self._state.clock, snapshot=self.snapshot(), **chosen)
+        clock = self._state.clock
+        own = clock.copy() if isinstance(clock, MovableClock) else clock
+        return Server(self._state.config, clock=own, snapshot=self.snapshot(), **chosen)
 
     @property
     def metrics_port(self) -> int:

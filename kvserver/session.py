@@ -121,11 +121,11 @@ class Session:
     misses: int = 0
     pending_input: int = 0  # bytes of a command that has not arrived whole
     kept: int = 0  # bytes that the names it watches and is subscribed to take up
-    pause: Callable[[float | None], object] = field(init=False)  # the connection puts its own here
+    pause: Callable[[float | None, int | None], object] = field(init=False)  # the connection puts its own here
     keyspace: Keyspace = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pause = self.state.stopping.wait
+        self.pause = lambda seconds, _: self.state.stopping.wait(seconds)
         self.keyspace = self.state.keyspace  # one step nearer: every command asks for it
         self._be_anybody()
 
@@ -183,11 +183,14 @@ class Session:
         """Close the connection without another byte."""
         self.leaving = self.dropped = True
 
-    def wait(self, seconds: float | None) -> None:
-        """Do nothing for a time (without one: for good), but not longer than the connection and the server last."""
+    def wait(self, seconds: float | None, until: int | None = None) -> None:
+        """Do nothing for a time (without one: for good), but not longer than the connection and the server last.
+
+        ``until`` is a descriptor: what can be read there, also an end, ends the wait of a connection, too.
+        """
         self.blocked = True
         before = time.monotonic_ns()
-        self.pause(None if seconds is None else min(seconds, _LONGEST_WAIT))
+        self.pause(None if seconds is None else min(seconds, _LONGEST_WAIT), until)
         self.since += time.monotonic_ns() - before  # waiting by design is not what a command costs
         self.blocked = False
 

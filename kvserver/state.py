@@ -58,7 +58,7 @@ class State:
     """
 
     def __init__(self, config: Config, clock: Callable[[], int] = wall_clock) -> None:
-        if config.clock_command != "no":
+        if config.clock_command != "no" and not isinstance(clock, MovableClock):
             clock = MovableClock(clock)
         self.clock = clock
         self.keyspace = Keyspace(config.databases, clock, durable=bool(config.data_dir))

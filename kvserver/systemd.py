@@ -10,6 +10,8 @@ import os
 import socket
 import time
 
+from kvserver.config import ConfigError
+
 _FIRST = 3
 """The first descriptor that is passed on."""
 
@@ -45,7 +47,11 @@ class Loading:
 
 
 def inherited_sockets() -> list[tuple[str, socket.socket]]:
-    """The sockets that were passed to this process, with the names their units give them. To be asked for once."""
+    """The sockets that were passed to this process, with the names their units give them. To be asked for once.
+
+    Raises:
+        ConfigError: one of the descriptors is no socket.
+    """
     ours = os.environ.pop("LISTEN_PID", "") == str(os.getpid())
     count, names = os.environ.pop("LISTEN_FDS", "0"), os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if not ours or not count.isdigit():
@@ -53,6 +59,12 @@ def inherited_sockets() -> list[tuple[str, socket.socket]]:
     named = [names[number] if number < len(names) else "" for number in range(int(count))]
     sockets = []
     for number, name in enumerate(named):
-        os.set_inheritable(_FIRST + number, False)
-        sockets.append((name, socket.socket(fileno=_FIRST + number)))
+        try:
+            os.set_inheritable(_FIRST + number, False)
+            sockets.append((name, socket.socket(fileno=_FIRST + number)))
+        except OSError as error:
+            raise ConfigError(
+                f"LISTEN_FDS announces {count} sockets, but descriptor {_FIRST + number} is none ({error.strerror}); "
+                "what starts this server passes them on, as a .socket unit of systemd does."
+            ) from None
     return sockets

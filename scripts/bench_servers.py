@@ -75,7 +75,7 @@ def _folder(given: str | None) -> Iterator[str]:
     if given is not None:
         yield given
     else:
-        with tempfile.TemporaryDirectory(dir=".") as folder:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=".") as folder:
             yield folder
 
 

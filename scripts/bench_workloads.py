@@ -177,7 +177,7 @@ DURABLE = {"kvserver": kvserver, "redis": redis, "valkey": valkey}
 
 def loading_seconds(name: str, keys: int) -> float:
     """How long a server takes to start with so many keys on its disk."""
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=".") as folder:
         with DURABLE[name]("no", folder=str(Path(folder).resolve())) as side:
             fill(side.port, keys, "l")
         begun = time.perf_counter()

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from itertools import islice
 
 MOST = 100_000
 """How many leases a database gives out at a time; those that have ended do not count."""
+
+
+_LOOKED_AT = 100
+"""Leases that are looked at to find one that has ended, when another is asked for and there are too many."""
 
 
 class TooManyLeasesError(Exception):
@@ -43,13 +48,22 @@ class Leases(dict[bytes, tuple[int, int]]):
         if held is not None and held[1] > now:
             return None
         if held is None and len(self) >= MOST:
-            for each in [each for each, (_, end) in self.items() if end <= now]:
-                del self[each]
+            self._forget_some(now)
             if len(self) >= MOST:
                 raise TooManyLeasesError
         token = secrets.randbits(62) + 1
         self[key] = token, until
         return token
+
+    def _forget_some(self, now: int) -> None:
+        """Look at some that were not looked at for longest, and forget those that have ended.
+
+        Not at all of them: that would take milliseconds, with the lock held, each time somebody asks for one too many.
+        """
+        for key, held in list(islice(self.items(), _LOOKED_AT)):
+            del self[key]
+            if held[1] > now:
+                self[key] = held  # now the last
 
     def give_back(self, key: bytes, token: int, now: int) -> bool:
         """End the lease that has this token; whether it was still held."""

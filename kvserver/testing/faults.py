@@ -25,6 +25,7 @@ from kvserver.session import Session
 from kvserver.store.glob import compile_glob
 
 Run = Callable[[Session, list[bytes]], Reply]
+Refuse = Callable[[Session, list[bytes], Error], object]
 
 _TEXTS = {
     "OOM": errors.MAXMEMORY,
@@ -120,7 +121,7 @@ class Rule:
     def _is_for(self, entry: Command) -> bool:
         if self.command == b"*":
             return entry.on_database
-        return self.command == entry.name.upper().replace("|", " ").encode("ascii")
+        return self.command == _full_name(entry)
 
     def _has_key(self, entry: Command, words: Sequence[bytes]) -> bool:
         assert self.key is not None
@@ -149,7 +150,8 @@ class Faults:
         self._lock = threading.Lock()
         self._seed = seed
         self._made = 0  # rules so far
-        self._cleared = threading.Event()  # set by clear(): whoever is slow on purpose goes on
+        self._cleared = threading.Event()  # set by clear(): a disk that is slow on purpose goes on
+        self._delayed: set[int] = set()  # clear() closes these ends of pipes: whoever is held up goes on
         self._disk: Callable[[], bool] = lambda: False  # whether the server has one
         self.rules: tuple[Rule, ...] = ()  # replaced as a whole, so read without the lock
 
@@ -226,6 +228,8 @@ class Faults:
             self.rules = ()
             self._cleared.set()
             self._cleared = threading.Event()
+            for tells in tuple(self._delayed):
+                self._end_delay(tells)
 
     def check(self) -> None:
         """Find out rules that nothing has met.
@@ -247,8 +251,8 @@ class Faults:
         *, text: str = "", seconds: float = 0.0, size: int = 0, applied: bool = False,
     ) -> Rule:  # fmt: skip
         name = command.upper().encode("utf-8", "replace")
-        if name not in (b"", b"*") and _find(name.split()) is None:
-            raise ValueError(f"there is no command {command}")
+        if name not in (b"", b"*"):
+            _check_name(command, name)
         if after < 0 or not 0 < chance <= 1 or seconds < 0 or size < 0 or (times is not None and times < 1):
             raise ValueError("times is from 1 on, chance above 0 and up to 1, and nothing is negative")
         pattern = key.encode("utf-8") if isinstance(key, str) else key
@@ -261,18 +265,20 @@ class Faults:
 
     # What the server asks
 
-    def run(self, session: Session, words: list[bytes], execute: Run) -> Reply:
-        """Run a command as ``execute`` does, with the faults it is to have."""
-        entry = _find(words)
+    def run(self, session: Session, words: list[bytes], execute: Run, note_refusal: Refuse) -> Reply:
+        """Run a command as ``execute`` does, with the faults it is to have; ``note_refusal`` is told if not run."""
+        entry = named_in(words)
+        cleared = self._cleared
         struck = [] if entry is None else self._struck(entry, words)
         for rule in struck:
             if rule.kind is Kind.DELAY:
-                session.wait(rule.seconds)
+                self._delay(session, rule.seconds, cleared)
         fault = next((rule for rule in struck if rule.kind is not Kind.DELAY), None)
         if fault is None:
             return execute(session, words)
         if fault.kind is Kind.REFUSE:
-            return _refused(session, words, Error(fault.text))
+            note_refusal(session, words, Error(fault.text))
+            return refused(session, words, Error(fault.text))
         if fault.kind is Kind.CUT:
             reply = execute(session, words)
             session.leaving = True
@@ -281,6 +287,29 @@ class Faults:
             execute(session, words)
         session.drop()
         return Raw()
+
+    def _delay(self, session: Session, seconds: float, cleared: threading.Event) -> None:
+        """Hold a client up for a time, or until the rules are cleared.
+
+        A pipe tells, since a connection watches its socket meanwhile, which cannot be done together with an event.
+        """
+        told, tells = os.pipe()
+        with self._lock:
+            self._delayed.add(tells)
+            if cleared.is_set():  # before it was there to be found
+                self._end_delay(tells)
+        try:
+            session.wait(seconds, until=told)
+        finally:
+            with self._lock:
+                if tells in self._delayed:
+                    self._end_delay(tells)
+            os.close(told)
+
+    def _end_delay(self, tells: int) -> None:
+        """The lock is held."""
+        self._delayed.remove(tells)
+        os.close(tells)
 
     def _struck(self, entry: Command, words: Sequence[bytes]) -> list[Rule]:
         with self._lock:
@@ -320,7 +349,7 @@ class Faults:
         sync(descriptor)
 
 
-def _refused(session: Session, words: list[bytes], error: Error) -> Error:
+def refused(session: Session, words: list[bytes], error: Error) -> Error:
     """An error in place of a command, with what that means for the transaction it is in or was to end."""
     if session.transaction is None:
         return error
@@ -331,6 +360,19 @@ def _refused(session: Session, words: list[bytes], error: Error) -> Error:
     return error
 
 
+def _check_name(command: str, name: bytes) -> None:
+    """Raise ValueError unless something can be called by this name."""
+    entry = named_in(name.split()) if name.split() else None
+    if entry is None or _full_name(entry) != name:
+        raise ValueError(f"there is no command {command}")
+    if entry.subcommands:
+        raise ValueError(f"{command} is called with a subcommand: name that, too, as in {command.upper()} HELP")
+
+
+def _full_name(entry: Command) -> bytes:
+    return entry.name.upper().replace("|", " ").encode("ascii")
+
+
 def _why(rule: Rule) -> str:
     if rule.kind in (Kind.FILL, Kind.SLOW):
         return "nothing was written"
@@ -339,7 +381,8 @@ def _why(rule: Rule) -> str:
     return f"it came {rule.seen} times, with other keys" if rule.seen else "it never came"
 
 
-def _find(words: Sequence[bytes]) -> Command | None:
+def named_in(words: Sequence[bytes]) -> Command | None:
+    """The command that words name, a subcommand if they name one."""
     entry = find(COMMANDS, words[0])
     if entry is not None and entry.subcommands and len(words) > 1:
         return find(entry.subcommands, words[1]) or entry

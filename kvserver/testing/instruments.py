@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kvserver import dispatch
 from kvserver.clock import MovableClock
-from kvserver.protocol.replies import Reply
+from kvserver.protocol.replies import Error, Reply
 from kvserver.session import Session
 from kvserver.testing.faults import Faults
 from kvserver.testing.recording import Recorder, Recording, replayed
@@ -57,6 +57,7 @@ class Instruments:
 
         Raises:
             Difference: a reply is not the recorded one. The first such; nothing after it is run.
+            RecordingError: it is of a database that this server does not have.
             RuntimeError: the clock cannot be moved.
         """
         state = self._state
@@ -95,8 +96,12 @@ class Instruments:
     def execute(self, session: Session, words: list[bytes]) -> Reply:
         """Run a command, in place of :func:`kvserver.dispatch.execute`."""
         if self.faults.rules:
-            return self.faults.run(session, words, self._record)
+            return self.faults.run(session, words, self._record, self._note_refusal)
         return self._record(session, words)
+
+    def _note_refusal(self, session: Session, words: list[bytes], error: Error) -> None:
+        if (recorder := self._recorder) is not None:
+            recorder.refuse(session, words, error)
 
     def _record(self, session: Session, words: list[bytes]) -> Reply:
         recorder = self._recorder

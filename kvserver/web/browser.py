@@ -19,6 +19,9 @@ _PAGE = 100
 """Keys after which a walk pauses. So many steps of so many keys are looked at for one request, at most."""
 _SHOWN = 64 * 1024
 """Bytes of a value that are shown."""
+_LONGEST_NAME = 1024
+"""Bytes of a key's name that are listed. Of a longer one only its beginning is, and it cannot be opened: names may be
+as long as values, and a page of them is sent at once."""
 
 
 def keys(request: Request, visitor: Visitor) -> Response:
@@ -49,7 +52,8 @@ def _walked(reply: Reply) -> tuple[bytes, list[bytes]]:
 def _described(found: list[bytes], visitor: Visitor) -> list[dict[str, Any]]:
     return [
         {
-            "key": _encode(key),
+            "key": _encode(key[:_LONGEST_NAME]),
+            "length": len(key),
             "ttl": _or_none(visitor, "PTTL", key),
             "size": _or_none(visitor, "STRLEN", key),
         }

@@ -32,7 +32,7 @@ _ALWAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request. Header names are in lower case; ``path`` is decoded."""
+    """A request. Header names are in lower case; ``path`` is decoded. The body comes last, and only if it is wanted."""
 
     method: str
     path: str
@@ -72,17 +72,21 @@ def bad_request(text: str) -> RefusalError:
     return RefusalError(HTTPStatus.BAD_REQUEST, "bad_request", text)
 
 
+_TOO_SHORT = "The request ends too early."
+_TOO_LARGE = "The request's body is too large."
+
+
 class Exchange:
     """One request in, one response out."""
 
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
         self._head: h11.Request | None = None
-        self._body = bytearray()
+        self._body = bytearray()  # grows with what arrives, not with what is announced
         self.is_untouched = True  # nothing has come yet
 
-    def feed(self, data: bytes) -> Request | None:
-        """Take in what has arrived, empty at its end; the request, once it is whole.
+    def feed_head(self, data: bytes) -> Request | None:
+        """Take in what has arrived, empty at its end; the request without its body, once its head is whole.
 
         Raises:
             RefusalError: it is not HTTP, is larger than anything that is asked for here, or ends too early.
@@ -92,33 +96,43 @@ class Exchange:
             # RESP and TLS have no empty line for which h11 waits: tell them at once.
             if not data[:1].isalpha():
                 raise bad_request("This port speaks HTTP.")
+        match self._next(data):
+            case h11.Request() as head:
+                self._head = head
+                return _request(head)
+            case h11.ConnectionClosed():
+                raise bad_request(_TOO_SHORT)
+        return None
+
+    def feed_body(self, data: bytes | None = None) -> bytes | None:
+        """Take in more, or nothing beside what came with the head; the body, once it is whole.
+
+        Raises:
+            RefusalError: it is larger than anything that is asked for here, or ends too early.
+        """
+        event = self._next(data)
+        while isinstance(event, h11.Data):
+            self._body += event.data
+            if len(self._body) > BODY_LIMIT:
+                raise RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "large_body", _TOO_LARGE)
+            event = self._next(None)
+        if isinstance(event, h11.EndOfMessage):
+            return bytes(self._body)
+        if isinstance(event, h11.ConnectionClosed):
+            raise bad_request(_TOO_SHORT)
+        return None
+
+    def _next(self, data: bytes | None) -> object:
         try:
-            self._h11.receive_data(data)
-            return self._next()
+            if data is not None:
+                self._h11.receive_data(data)
+            return self._h11.next_event()
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
                 raise RefusalError(
                     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "large_head", "The request's head is too large."
                 ) from None
             raise bad_request("This is not a request in HTTP/1.1.") from None
-
-    def _next(self) -> Request | None:
-        while True:
-            event = self._h11.next_event()
-            if isinstance(event, h11.Request):
-                self._head = event
-            elif isinstance(event, h11.Data):
-                self._body += event.data
-                if len(self._body) > BODY_LIMIT:
-                    raise RefusalError(
-                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "large_body", "The request's body is too large."
-                    )
-            elif isinstance(event, h11.EndOfMessage) and self._head is not None:
-                return _request(self._head, bytes(self._body))
-            elif isinstance(event, h11.ConnectionClosed):
-                raise bad_request("The request ends too early.")
-            else:
-                return None
 
     # The response
 
@@ -158,7 +172,7 @@ class Exchange:
         return self._h11.send(event) or b""
 
 
-def _request(head: h11.Request, body: bytes) -> Request:
+def _request(head: h11.Request) -> Request:
     target = head.target.decode("latin-1")
     if not target.startswith("/"):
         raise bad_request("The request names no path.")
@@ -168,9 +182,11 @@ def _request(head: h11.Request, body: bytes) -> Request:
         if name in headers and name in _ONCE:
             raise bad_request("A header that counts is there twice.")
         headers[name] = value.decode("latin-1")
+    if head.method != b"POST" and ("transfer-encoding" in headers or headers.get("content-length", "0") != "0"):
+        raise bad_request("Only POST has a body here.")
     path, _, query = target.partition("?")
     try:
         fields = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=16))
     except ValueError:
         raise bad_request("The query cannot be read.") from None
-    return Request(head.method.decode("latin-1"), unquote(path), fields, headers, body)
+    return Request(head.method.decode("latin-1"), unquote(path), fields, headers)

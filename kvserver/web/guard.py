@@ -60,12 +60,12 @@ def check_origin(request: Request) -> None:
     headers = request.headers
     is_link = request.path == "/" and request.method == "GET" and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site", "none") not in _OWN and not is_link:
-        raise _CROSS_SITE
+        raise _cross_site()
     if request.method != "POST":
         return
     origin = headers.get("origin")
     if origin is not None and _host_of(origin) != headers.get("host", "").lower():
-        raise _CROSS_SITE
+        raise _cross_site()
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":  # a form cannot send this
         raise RefusalError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type", "Send application/json.")
 
@@ -77,7 +77,9 @@ def _host_of(origin: str) -> str | None:
         return None
 
 
-_CROSS_SITE = RefusalError(HTTPStatus.FORBIDDEN, "cross_site", "Another site's page may not ask for this.")
+def _cross_site() -> RefusalError:
+    """A new one each time: one that is raised again keeps every frame it has been through."""
+    return RefusalError(HTTPStatus.FORBIDDEN, "cross_site", "Another site's page may not ask for this.")
 
 
 def authenticate(request: Request, visitor: Visitor) -> None:

@@ -136,4 +136,9 @@ def _shares(keys: Sequence[tuple[bytes, int]], whole: int) -> list[dict[str, Any
 
 
 def _text(word: bytes) -> str:
-    return word.decode("utf-8", "backslashreplace")
+    """A word as text, without what would change how the text around it is shown, such as its direction."""
+    return "".join(map(_harmless, word.decode("utf-8", "backslashreplace")))
+
+
+def _harmless(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

@@ -16,15 +16,15 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kvserver.listeners import Listener, is_local, listen_for_http, show
 from kvserver.observe.log import get_logger
 from kvserver.threads import ConnectionThreads
-from kvserver.web.exchange import Exchange, RefusalError, Request, Response
+from kvserver.web.exchange import Exchange, RefusalError, Response
 from kvserver.web.sampler import Sampler
 from kvserver.web.site import Site
 from kvserver.web.visitor import Visitor
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from kvserver.state import State
 
 _MOST_CONNECTIONS = 64
+_FOR_PROBES = 16
+"""Connections beyond these, which get an answer to /healthz and /readyz, and to nothing else. When they are taken, too,
+whoever has sent no request for longest makes room: those who only hold connections keep no probe out."""
 _MOST_STREAMS = 16
 """Live pages at a time. They may stay for days; the rest of the connections is for what ends soon."""
 _REQUEST_SECONDS = 5.0
@@ -44,9 +47,10 @@ _SEND_BUFFER = 64 * 1024
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 256 * 1024
 _END_SECONDS = 0.4
-_BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections; try again later.")
+_BUSY = "Too many connections; try again later."
 _BACK_OFF_SECONDS = 0.05
 _READ = 16 * 1024
+T = TypeVar("T")
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -144,8 +148,9 @@ class WebServer:
         if self._state.is_protected() and not is_local(peer):
             self._refuse(sock, "protected", HTTPStatus.FORBIDDEN, "Without a password, only this machine is let in.")
             return
-        if len(self._threads.connections()) >= _MOST_CONNECTIONS:
-            self._refuse(sock, "too_many", *_BUSY)
+        served = self._threads.connections()
+        if len(served) >= _MOST_CONNECTIONS + _FOR_PROBES and not self._make_room(served):
+            self._refuse(sock, "too_many", HTTPStatus.SERVICE_UNAVAILABLE, _BUSY)
             return
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
@@ -153,9 +158,25 @@ class WebServer:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             visitor = Visitor(self._state, show(peer) or "unix:0", show(sock.getsockname()))
             connection = _Connection(sock, visitor, self._site, self._streams)
+            connection.is_for_probes = len(served) >= _MOST_CONNECTIONS
             self._threads.start(connection, connection.run, f"kvserver-web-{visitor.session.id}")
         except (OSError, RuntimeError):  # reset before it began, or the system gives no more threads
-            self._refuse(sock, "no_thread", *_BUSY)
+            self._refuse(sock, "no_thread", HTTPStatus.SERVICE_UNAVAILABLE, _BUSY)
+
+    def _make_room(self, served: list[_Connection]) -> bool:
+        """End the one that has waited for its request for longest, if one does; whether there is room, or soon will be.
+
+        Its request may arrive at this moment, and is then lost: the client sees a connection reset, as it would have
+        a moment before.
+        """
+        if len(served) >= 2 * _MOST_CONNECTIONS:  # those that were ended have not gone yet
+            return False
+        oldest = next((connection for connection in served if connection.is_waiting), None)
+        if oldest is not None:
+            self._site.count_refusal("too_many")
+            get_logger().info("web.refused", why="too_many")
+            oldest.abort()
+        return oldest is not None
 
     def _refuse(self, sock: socket.socket, reason: str, status: HTTPStatus, text: str) -> None:
         """Say in one line why not, if the socket takes it at once, and close."""
@@ -173,9 +194,12 @@ class _Connection:
     def __init__(self, sock: socket.socket, visitor: Visitor, site: Site, streams: threading.BoundedSemaphore) -> None:
         self._sock, self._visitor, self._site, self._streams = sock, visitor, site, streams
         self._exchange = Exchange()
+        self.is_for_probes = False  # set before it starts
+        self.is_waiting = True  # for its request. Cleared by its thread, and by who ends it; read by the accept thread
 
     def abort(self) -> None:
         """End it, from another thread."""
+        self.is_waiting = False
         with contextlib.suppress(OSError):  # it has ended
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -195,8 +219,13 @@ class _Connection:
 
     def _serve(self) -> None:
         try:
-            request = self._receive()
-            response = self._site.answer(request, self._visitor)
+            deadline = time.monotonic() + _REQUEST_SECONDS
+            request = self._receive(self._exchange.feed_head, deadline)
+            self.is_waiting = False
+            if self.is_for_probes and not self._site.is_probe(request):
+                raise RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, "too_many", _BUSY)
+            answer = self._site.admit(request, self._visitor)
+            response = answer(self._body(deadline) if request.method == "POST" else b"")
             if request.method == "HEAD":
                 response = replace(response, stream=None)
         except RefusalError as refusal:
@@ -222,13 +251,17 @@ class _Connection:
         )
         return RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, "defect", "This failed; the log says where.").response()
 
-    def _receive(self) -> Request:
-        """The request.
+    def _body(self, deadline: float) -> bytes:
+        """The request's body, from one who may ask."""
+        body = self._exchange.feed_body()
+        return self._receive(self._exchange.feed_body, deadline) if body is None else body
+
+    def _receive(self, feed: Callable[[bytes], T | None], deadline: float) -> T:
+        """What ``feed`` makes of what arrives, once it makes something of it.
 
         Raises:
             RefusalError: it cannot be read, or does not arrive in time.
         """
-        deadline = time.monotonic() + _REQUEST_SECONDS
         while True:
             try:
                 self._sock.settimeout(max(0.001, deadline - time.monotonic()))
@@ -239,9 +272,9 @@ class _Connection:
                 raise ConnectionAbortedError
             if data is None or time.monotonic() >= deadline:
                 raise RefusalError(HTTPStatus.REQUEST_TIMEOUT, "slow", "The request did not arrive in time.")
-            request = self._exchange.feed(data)
-            if request is not None:
-                return request
+            found = feed(data)
+            if found is not None:
+                return found
 
     def _send_stream(self, response: Response, stream: Iterator[bytes]) -> None:
         exchange, send = self._exchange, self._sock.sendall

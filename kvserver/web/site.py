@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -42,32 +43,32 @@ class Site:
         }
         self._probes: dict[str, Callable[[], Response]] = {"/healthz": _healthy, "/readyz": self._ready}
 
-    def answer(self, request: Request, visitor: Visitor) -> Response:
-        """The response to a request. What it shows is as safe on disk as a reply needs.
+    def is_probe(self, request: Request) -> bool:
+        """Whether it asks how the server is: what tells nothing that need be kept from anybody, and costs nothing."""
+        return request.path in self._probes and _method(request) == "GET"
+
+    def admit(self, request: Request, visitor: Visitor) -> Callable[[bytes], Response]:
+        """What makes the response, given the body: decided by the head alone, so that nobody's body is read before.
+
+        What it shows is as safe on disk as a reply needs. It raises RefusalError, too.
 
         Raises:
             RefusalError: the request is refused.
         """
-        method = "GET" if request.method == "HEAD" else request.method
-        probe = self._probes.get(request.path)
-        if probe is not None and method == "GET":  # they tell nothing that need be kept from anybody
-            return probe()
+        if self.is_probe(request):
+            return lambda _: self._probes[request.path]()
         check_host(request, self._state.config)
         check_origin(request)
         answers = self._paths.get(request.path)
         if answers is None:
             raise RefusalError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
-        if method not in answers:
+        answer = answers.get(_method(request))
+        if answer is None:
             raise RefusalError(
                 HTTPStatus.METHOD_NOT_ALLOWED, "method", "Not by this method.", {"Allow": ", ".join(answers)}
             )
         authenticate(request, visitor)
-        try:
-            response = answers[method](request, visitor)
-        except Error as error:
-            raise _refusal(error) from None
-        visitor.settle()
-        return response
+        return lambda body: _answered(answer, replace(request, body=body), visitor)
 
     def count_refusal(self, reason: str) -> None:
         """A request, or a connection, was refused."""
@@ -79,6 +80,19 @@ class Site:
         if why is None:
             return Response(body=b"ready\n")
         return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}\n".encode())
+
+
+def _method(request: Request) -> str:
+    return "GET" if request.method == "HEAD" else request.method
+
+
+def _answered(answer: _Answer, request: Request, visitor: Visitor) -> Response:
+    try:
+        response = answer(request, visitor)
+    except Error as error:
+        raise _refusal(error) from None
+    visitor.settle()
+    return response
 
 
 def _healthy() -> Response:

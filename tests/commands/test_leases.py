@@ -125,6 +125,21 @@ def test_there_are_not_too_many(kv: kvclient.Client, clock: Clock, monkeypatch: 
     assert lease_of(kv, "more")
 
 
+def test_room_is_found_without_looking_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has ended anywhere among them is found, by and by; nobody pays for looking at all of them."""
+    monkeypatch.setattr(leases, "MOST", 5000)
+    held = leases.Leases()
+    for number in range(5000):
+        held.grant(b"%d" % number, now=0, until=1 if number == 4321 else 100)
+    for _ in range(4321 // leases._LOOKED_AT):
+        with pytest.raises(leases.TooManyLeasesError):
+            held.grant(b"more", now=50, until=100)
+        assert b"4321" in held
+    assert held.grant(b"more", now=50, until=100)
+    assert len(held) == 5000
+    assert b"4321" not in held
+
+
 def test_what_is_refused(kv: kvclient.Client) -> None:
     for milliseconds in (0, -1, 86_400_001):
         with pytest.raises(ServerError, match="a lease lasts from 1 to 86400000"):

@@ -140,15 +140,61 @@ def test_slow_headers(besiege: Besiege, monkeypatch: pytest.MonkeyPatch, start: 
         assert received.startswith((b"HTTP/1.1 408 ", b"HTTP/1.1 400 "))
 
 
+METRICS = HEAD % b"/metrics" + b"\r\n"
+
+
+def until_taken(siege: Siege, count: int) -> None:
+    """Wait until the server has accepted so many."""
+    deadline = time.monotonic() + PATIENCE
+    while len(siege.arena.server._web._threads.connections()) < count:  # type: ignore[union-attr]
+        assert time.monotonic() < deadline
+        siege.bystander.is_served()
+
+
+def test_who_only_holds_connections_keeps_nobody_out(besiege: Besiege, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "_REQUEST_SECONDS", 600.0)
+    everybody = web_server._MOST_CONNECTIONS + web_server._FOR_PROBES
+    with besiege(metrics_port=0, log_lines=3) as siege, many(siege, everybody, b"GET /") as socks:
+        until_taken(siege, everybody)
+        for _ in range(20):  # each makes the oldest leave
+            assert b" 200 " in answer(siege, GET)
+            assert b" 503 " in answer(siege, METRICS)
+        gone = [sock for sock in socks if ended(sock)]
+        assert gone == socks[: len(gone)]
+        assert 0 < len(gone) <= 40
+        siege.bystander.is_served()
+
+
+def ended(sock: socket.socket) -> bool:
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_who_does_not_take_the_answer_keeps_no_probe_out(besiege: Besiege, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "_SEND_SECONDS", 600.0)
+    monkeypatch.setattr(web_server, "_SEND_BUFFER", 4096)
+    with besiege(metrics_port=0, log_lines=3) as siege:
+        siege.arena.ask(b"SETRANGE", b"large", b"1000000", b"x")
+        asked = HEAD % b"/api/key?key=bGFyZ2U=" + b"\r\n"
+        with many(siege, web_server._MOST_CONNECTIONS, asked, receive_buffer=4096):
+            until_taken(siege, web_server._MOST_CONNECTIONS)
+            assert b" 200 " in answer(siege, GET)
+            assert b" 503 " in answer(siege, METRICS)
+
+
 def test_more_connections_than_it_takes(besiege: Besiege, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_server, "_REQUEST_SECONDS", 4.0)  # all have come before the first has to go
+    monkeypatch.setattr(web_server, "_REQUEST_SECONDS", 600.0)
+    most = web_server._MOST_CONNECTIONS + web_server._FOR_PROBES
     with besiege(metrics_port=0, log_lines=3) as siege:
         with many(siege, 150, b"GET /") as socks:
-            siege.bystander.is_served()
-            answers = [read_all(sock) for sock in socks]
-        assert 0 < sum(b" 408 " in each for each in answers) <= web_server._MOST_CONNECTIONS
-        assert any(b" 503 " in each for each in answers)
-        assert all(each.startswith((b"HTTP/1.1 408 ", b"HTTP/1.1 503 ")) or not each for each in answers)
+            for sock in socks[: 150 - most]:  # the oldest have to go
+                assert read_all(sock) == b""
+            assert len(siege.arena.server._web._threads.connections()) <= most  # type: ignore[union-attr]
+            assert not any(ended(sock) for sock in socks[-most:])
+            assert b" 200 " in answer(siege, GET)
         assert b" 200 " in answer(siege, GET)
 
 

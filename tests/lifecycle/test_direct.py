@@ -211,6 +211,23 @@ def test_a_fork_has_the_time_too() -> None:
             assert 0 < int(copy.direct("TTL", "k")) <= 60  # type: ignore[arg-type]
 
 
+def test_the_clock_of_a_fork_is_its_own() -> None:
+    with kvserver.Server(port=0, clock_command="yes") as server:
+        server.direct("SET", "k", "v", "EX", 60)
+        server.direct("KV.CLOCK", "FREEZE")
+        with server.fork() as copy, copy.fork(clock_command="no") as third:
+            copy.direct("KV.CLOCK", "ADVANCE", 30_000)
+            assert server.direct("TTL", "k") == 60
+            assert copy.direct("TTL", "k") == 30
+            server.direct("KV.CLOCK", "ADVANCE", 61_000)
+            assert [each.direct("EXISTS", "k") for each in (server, copy, third)] == [0, 1, 1]
+            copy.direct("KV.CLOCK", "RESUME")
+            assert 55 < int(copy.direct("TTL", "k")) <= 60  # type: ignore[arg-type]
+            with copy.fork() as fourth:
+                fourth.direct("KV.CLOCK", "ADVANCE", 61_000)
+                assert copy.direct("EXISTS", "k") == 1
+
+
 def test_it_starts_and_stops_quickly() -> None:
     starts, stops = [], []
     threads = threading.active_count()

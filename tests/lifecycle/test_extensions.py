@@ -286,6 +286,50 @@ def test_odd_types_are_plain_ones_or_errors(kv: kvclient.Client) -> None:
     assert kv.get("k") == b"b"
 
 
+SAYS = """
+import kvserver
+@kvserver.command("T.{name}", keys=None)
+def say(data: kvserver.Data) -> str:
+    return {text!r}
+"""
+
+
+def test_files_of_one_name_are_two(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "json.py" for folder in ("one", "two")]  # the name of one of Python's own, too
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(SAYS.format(name=path.parent.name, text=str(path)))
+    extensions.load(",".join(map(str, paths)))
+    assert {name for name, _ in extensions.functions()} == {"T.ONE", "T.TWO"}
+    assert sys.modules["json"].loads("1") == 1
+    with kvserver.Server(port=0) as server:
+        assert [server.direct(name).decode() for name in ("T.ONE", "T.TWO")] == list(map(str, paths))  # type: ignore[union-attr]
+    paths[1].write_text(SAYS.format(name="ONE", text="mine now"))
+    with pytest.raises(ValueError, match=r"there is a command T\.ONE already"):
+        extensions.load(str(paths[1]))
+
+
+def test_a_file_again_is_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "limits.of.mine.py"
+    for text in ("before", "after, and longer"):
+        path.write_text(SAYS.format(name="AGAIN", text=text))
+        extensions.load(str(path))
+        with kvserver.Server(port=0) as server:
+            assert server.direct("T.AGAIN") == text.encode()
+
+
+def test_of_a_file_that_fails_nothing_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "half_of_it.py"
+    path.write_text(SAYS.format(name="HALF", text="x") + "\n1 / 0\n")
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        extensions.load(str(path))
+    assert not list(extensions.functions())
+    assert "half_of_it" not in sys.modules
+    path.write_text(SAYS.format(name="HALF", text="whole now"))
+    extensions.load(str(path))
+    assert [name for name, _ in extensions.functions()] == ["T.HALF"]
+
+
 def test_a_fork_does_not_load_again(tmp_path: Path) -> None:
     path = tmp_path / "counted.py"
     path.write_text(

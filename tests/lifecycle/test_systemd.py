@@ -137,6 +137,20 @@ def test_a_socket_that_does_not_listen() -> None:
         kvserver.Server(port=0).start(sockets=[("resp", idle)])
 
 
+def test_a_descriptor_that_is_no_socket(tmp_path: Path) -> None:
+    """As when something else than systemd sets the variables: one line, and no traceback."""
+    begin = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.executable, sys.argv[1:])"
+    with (tmp_path / "file").open("w") as file:
+        process = subprocess.run(
+            [sys.executable, "-c", f"import os; os.dup2({file.fileno()}, 3); {begin}", *command("--port", "0")],
+            capture_output=True, text=True, timeout=60, check=False, pass_fds=[file.fileno()],
+            env=environment() | {"LISTEN_FDS": "1"},
+        )  # fmt: skip
+    assert process.returncode == 2
+    assert process.stderr.startswith("kvserver: LISTEN_FDS announces 1 sockets, but descriptor 3 is none")
+    assert process.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("variables", [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_FDS": "x"}])
 def test_sockets_of_somebody_else(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import open_descriptors
 
 import kvclient
 import kvserver
@@ -149,6 +150,25 @@ def test_a_delay_ends_with_the_server(faults: Faults, server: kvserver.Server) -
         assert server.stop()
 
 
+def test_a_delay_ends_when_rules_are_cleared(faults: Faults, server: kvserver.Server) -> None:
+    address = ("127.0.0.1", server.port)
+    rules = [faults.delay("GET", 3600), faults.delay("STRLEN", 3600)]
+    with socket.create_connection(address, 60) as first, socket.create_connection(address, 60) as second:
+        first.sendall(b"GET k\r\n")
+        second.sendall(b"STRLEN k\r\n")
+        assert all(rule.wait(60) for rule in rules)
+        faults.clear()
+        assert first.recv(10) == b"$-1\r\n"
+        assert second.recv(10) == b":0\r\n"
+        descriptors = open_descriptors()
+        for _ in range(10):  # no pipe is left open
+            first.sendall(b"GET k\r\n")
+            faults.delay("GET", 0.0)
+            assert first.recv(10) == b"$-1\r\n"
+        assert open_descriptors() == descriptors
+    assert not faults._delayed
+
+
 def test_two_at_once(server: kvserver.Server, faults: Faults) -> None:
     faults.delay("SET", 0.01)
     faults.refuse("SET", "ERR first")
@@ -188,6 +208,10 @@ def test_a_rule_that_nothing_has_met_is_told(server: kvserver.Server, faults: Fa
 def test_rules_that_make_no_sense(faults: Faults) -> None:
     for call, said in (
         (lambda: faults.refuse("NONSENSE"), "there is no command NONSENSE"),
+        (lambda: faults.refuse("CLIENT NONSENSE"), "there is no command CLIENT NONSENSE"),
+        (lambda: faults.refuse("GET k"), "there is no command GET k"),
+        (lambda: faults.refuse(" "), "there is no command  "),
+        (lambda: faults.refuse("client"), "client is called with a subcommand: name that, too, as in CLIENT HELP"),
         (lambda: faults.refuse("SET", "NONSENSE"), "'NONSENSE' is neither one of OOM, LOADING"),
         (lambda: faults.refuse("SET", times=0), "times is from 1 on"),
         (lambda: faults.refuse("SET", chance=0.0), "chance above 0"),

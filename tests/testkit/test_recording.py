@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
 import kvclient
 import kvserver
+from kvclient.errors import AuthError, ServerError
 from kvserver.testing import Difference, Instruments, Recording, RecordingError
 from kvserver.testing.recording import Entry
 
@@ -38,6 +41,7 @@ def instruments(server: kvserver.Server) -> Instruments:
             Entry,
             at=st.integers(0, 2**53), client=st.integers(1, 99), db=st.integers(0, 15), resp=st.sampled_from([2, 3]),
             command=st.lists(st.binary() | st.text().map(str.encode), min_size=1).map(tuple), reply=st.binary(),
+            refused=st.booleans(),
         ),
         max_size=5,
     )
@@ -90,6 +94,87 @@ def test_it_runs_again_with_the_same_replies(server: kvserver.Server, tmp_path: 
         with kvclient.connect(other.url) as kv:
             assert abs(kv.clock() - server._state.clock()) < 60_000
             assert kv.info("clients")["connected_clients"] == "1"
+
+
+def everything_in_transactions(server: kvserver.Server) -> None:
+    """What has a place in EXEC's reply without being recorded itself, or keeps EXEC from running."""
+    faults = instruments(server).faults
+    with redis.Redis(port=server.port, protocol=3) as client:
+        for words in ("PING", "RANDOMKEY", "SELECT 3", "CLIENT ID", "OBJECT IDLETIME there", "INFO server", "TIME"):
+            client.execute_command("MULTI")
+            client.execute_command("INCR", "n")
+            client.execute_command(*words.split())
+            client.execute_command("INCR", "n")
+            client.execute_command("EXEC")
+        client.execute_command("SELECT", "0")
+        for refuse in ("NONSENSE x", "GET", "SUBSCRIBE", "AUTH"):
+            client.execute_command("MULTI")
+            client.execute_command("INCR", "n")
+            with pytest.raises(redis.RedisError):
+                client.execute_command(*refuse.split())
+            with pytest.raises(redis.RedisError):
+                client.execute_command("EXEC")
+        faults.refuse("INCRBY")
+        faults.refuse("EXEC", after=1)
+        for _ in range(2):
+            client.execute_command("MULTI")
+            with contextlib.suppress(redis.RedisError):
+                client.execute_command("INCRBY", "n", 100)
+            with pytest.raises(redis.RedisError):
+                client.execute_command("EXEC")
+        faults.clear()
+        client.execute_command("WATCH", "n")
+        client.execute_command("MULTI")
+        client.execute_command("RESET")
+        client.execute_command("WATCH", "n")
+        client.execute_command("RESET")
+        client.execute_command("INCR", "n")
+        client.execute_command("MULTI")
+        client.execute_command("INCR", "n")
+        client.execute_command("EXEC")
+        client.execute_command("OBJECT", "IDLETIME", "there")
+
+
+def test_transactions_run_again_with_all_they_held(server: kvserver.Server) -> None:
+    server.direct("SET", "there", "v")
+    with server.fork(instruments=Instruments()) as other:
+        with instruments(server).recording() as recording:
+            everything_in_transactions(server)
+        instruments(other).replay(recording)
+        for db in (0, 3):
+            server.direct("SELECT", db)
+            other.direct("SELECT", db)
+            assert other.direct("GET", "n") == server.direct("GET", "n")
+        assert int(server.direct("GET", "n") or 0) > 0  # type: ignore[arg-type]
+
+
+def test_leases_and_users(server: kvserver.Server) -> None:
+    with instruments(server).recording() as recording, kvclient.connect(server.url) as kv:
+        _, _, lease = kv.getl("k", 1000)
+        assert lease
+        assert kv.setl("k", lease, "v")
+        assert not kv.setl("k", lease, "again")
+        kv.acl_setuser("ann", "on", ">secret", "~a*", "+@all")
+        with kvclient.connect(server.url, username="ann", password="secret") as ann:
+            ann.set("a", 1)
+            with pytest.raises(AuthError):
+                ann.set("b", 1)
+            queued = ann.transaction()
+            queued.incr("a")
+            queued.get("b")
+            with pytest.raises(ServerError):
+                queued.__exit__(None, None, None)
+        kv.get("b")
+    with new_server() as other:
+        instruments(other).replay(recording)
+        assert other.direct("GET", "k") == b"v"
+        assert other.direct("GET", "a") == b"1"
+
+
+def test_a_database_that_is_not_there(server: kvserver.Server) -> None:
+    entry = Entry(1, 1, 99, 2, (b"GET", b"k"), b"$-1\r\n")
+    with pytest.raises(RecordingError, match="command 1 is of database 99; this server has 16"):
+        instruments(server).replay(Recording([entry]))
 
 
 def test_the_first_difference_is_told(server: kvserver.Server) -> None:
@@ -178,12 +263,15 @@ GOOD = {"at": 1, "client": 1, "db": 0, "resp": 2, "command": ["GET", "k"], "repl
         (HEADER + json.dumps({**GOOD, "command": []}) + "\n", "line 2 is not a command"),
         (HEADER + json.dumps({**GOOD, "at": "1"}) + "\n", "line 2 is not a command"),
         (HEADER + json.dumps({**GOOD, "reply": {"base64": "?"}}) + "\n", "line 2 is not a command"),
+        ("\udcff", "line 1 is not that of a recording"),
+        ("[" * 100_000, "line 1 is not that of a recording"),
+        (HEADER + "[" * 100_000, "line 2 is not a command"),
         (HEADER + json.dumps({**GOOD, "reply": 5}) + "\n", "line 2 is not a command"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "file"
-    path.write_text(text)
+    path.write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(RecordingError) as caught:
         Recording.load(path)
     assert said in str(caught.value)

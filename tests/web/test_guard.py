@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 
 import pytest
 import redis
@@ -99,6 +100,20 @@ def test_a_password_is_needed_and_a_wrong_one_is_counted(serve: Serve, caplog: p
     assert 'kvserver_http_refused_total{reason="password"}' in web.get("/metrics", user=":right-secret").text
     assert "secret" not in caplog.text
     assert [record for record in caplog.records if "password" in record.getMessage()]
+
+
+@pytest.mark.parametrize("how", ["Content-Length: 2000000", "Transfer-Encoding: chunked"])
+def test_no_body_is_read_of_who_may_not_ask(serve: Serve, how: str) -> None:
+    """The head says enough to refuse it; nothing of the body is waited for."""
+    web = serve(requirepass="secret", web_writes="yes")
+    head = f"Host: localhost\r\nContent-Type: application/json\r\n{how}\r\n\r\n"
+    for start, status in (
+        ("POST /api/key", b"401"), ("POST /metrics", b"405"), ("PUT /api/key", b"400"), ("POST /none", b"404"),
+        ("POST /healthz", b"404"), ("GET /metrics", b"400"), ("GET /healthz", b"400"),
+    ):  # fmt: skip
+        with socket.create_connection(("127.0.0.1", web.port), 3) as sock:
+            sock.sendall(f"{start} HTTP/1.1\r\n{head}".encode())
+            assert sock.recv(12) == b"HTTP/1.1 " + status, start
 
 
 def test_permissions_hold(serve: Serve) -> None:

@@ -44,6 +44,19 @@ def test_a_rare_key_among_many_takes_few_requests(web: Web) -> None:
     assert walk(web, match="rare") == [b"rare"]
 
 
+def test_long_names_are_cut(web: Web) -> None:
+    """A name may be as long as a value; a page of them is sent at once."""
+    names = [b"%d" % number + b"n" * 1_000_000 for number in range(8)]
+    for name in names:
+        web.server.direct("SET", name, "v")
+    web.server.direct("SET", "x" * 1024, "v")
+    found = web.get("/api/keys")
+    assert len(found.body) < 20_000
+    keys = found.json()["keys"]
+    assert sorted(decode(key["key"]) for key in keys) == sorted([name[:1024] for name in names] + [b"x" * 1024])
+    assert sorted(key["length"] for key in keys) == [1024] + [1_000_001] * 8
+
+
 def test_what_has_changed_meanwhile_is_left_as_it_is(serve: Serve) -> None:
     web = serve(web_writes="yes")
     with redis.Redis(port=web.server.port) as client:

@@ -69,6 +69,20 @@ def test_slow_commands_only_to_those_who_may_see_them(serve: Serve) -> None:
             assert first(events, "extra") == {"slow": None, "hot": None}
 
 
+def test_what_would_change_the_text_around_it_is_told_apart(serve: Serve) -> None:
+    """Such as the sign that turns the direction of all that follows."""
+    web = serve(slowlog_log_slower_than=0)
+    web.server.direct("HOTKEYS", "START", "METRICS", "1", "CPU")
+    with redis.Redis(port=web.server.port) as client:
+        client.set("a\u202eb\x1b[31m\xfc", b"\xff")
+    with web.events() as events:
+        extra = first(events, "extra")
+    shown = [entry["command"] for entry in extra["slow"]] + [key["key"] for key in extra["hot"]["time"]]
+    assert "SET a\\u202eb\\x1b[31m\xfc \\xff" in shown
+    assert "a\\u202eb\\x1b[31m\xfc" in shown
+    assert all(text.isprintable() for text in shown)
+
+
 def test_a_user_who_may_no_longer_look(serve: Serve) -> None:
     web = serve()
     with redis.Redis(port=web.server.port) as client, web.events() as events:

@@ -169,6 +169,21 @@ def test_a_value_in_the_form_that_suits_it(web: Web, visit: Open, value: bytes, 
     assert seen.page.locator("pre.value").text_content() == shown
 
 
+def test_a_name_that_is_too_long_cannot_be_opened(web: Web, visit: Open) -> None:
+    web.server.direct("SET", "a" * 1_000_000, "v")
+    web.server.direct("SET", "b", "the other one")
+    visited = visit(web)
+    visited.keys()
+    page = visited.page
+    long = page.locator("#key-list li[aria-disabled=true]")
+    assert long.count() == 1
+    assert long.get_attribute("title") == "A name of 977 KB: too long to be opened here"
+    long.click(force=True)
+    page.locator("#key-list").press("Home")
+    page.locator("pre.value").wait_for()
+    assert page.locator("pre.value").inner_text() == "the other one"
+
+
 def test_by_keyboard_alone(web: Web, visit: Open) -> None:
     with redis.Redis(port=web.server.port) as client:
         client.mset({f"user:{number}": number for number in range(5)})
