@@ -17,7 +17,7 @@ from kvclient.errors import BadURLError, CommandRefusedError, KVError, ServerErr
 from kvclient.listening import Monitor, Subscription
 from kvclient.observer import name_of, told
 from kvclient.once import Once
-from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner, Pipeline
+from kvclient.pipeline import NOT_IN_A_NAMESPACE, Manner, Pipeline, Source
 from kvclient.pool import Pool
 from kvclient.protocol import encode_command, to_bytes
 from kvclient.recipes.caching import Cache
@@ -76,8 +76,9 @@ def connect(
 
     Args:
         url: redis://[USER:PASSWORD@]HOST[:PORT][/DB], or rediss:// for TLS, or unix:///PATH; valkey:// and
-            valkeys:// mean the same. Options may follow as ?name=value&...; what is given here wins. Without a URL,
-            that of the environment variable KV_URL, or redis://127.0.0.1:6379/0.
+            valkeys:// mean the same. A cluster is valkey+cluster://HOST:PORT,HOST:PORT, with some of its nodes. Options
+            may follow as ?name=value&...; what is given here wins. Without a URL, that of the environment variable
+            KV_URL, or redis://127.0.0.1:6379/0.
         serializer: how values become bytes and bytes values, see kvclient.serializers. Without one, values are
             bytes, text or numbers going in, and bytes coming out.
         observer: is told of each call and of what becomes of connections; see kvclient.observer.
@@ -102,7 +103,13 @@ def connect(
         name=name, username=username, password=password, db=db, protocol=protocol,
         tls=True if tls is not None else None,
     )  # fmt: skip
-    client = Client(options, tls, serializer, observer)
+    client: Client[Any, Any]
+    if options.nodes:
+        from kvclient.cluster.client import ClusterClient  # here, since few need it
+
+        client = ClusterClient(options, tls, serializer, observer)
+    else:
+        client = Client(options, tls, serializer, observer)
     try:
         client.check()
     except BaseException:
@@ -132,8 +139,13 @@ class Client(Toolbox[In, Out]):
         self._timeout = options.timeout
         context = tls if tls is not None or not options.tls else tls_context(options)
         self._context = context
-        self._pool = Pool(lambda: Connection(options, context), options.max_connections, options.max_idle, observer)
+        self._pool = self._make_pool(context)
         self._cache = Cache(_monotonic)
+
+    def _make_pool(self, tls: ssl.SSLContext | None) -> Source:
+        """What lends the connections."""
+        options = self.options
+        return Pool(lambda: Connection(options, tls), options.max_connections, options.max_idle, self._observer)
 
     def __repr__(self) -> str:
         within = f" in {self._prefix.decode()!r}" if self._prefix else ""
@@ -316,8 +328,14 @@ class Client(Toolbox[In, Out]):
         Raises:
             TransactionConflictError: in all that time somebody else was quicker.
         """
-        if work is None:
-            return Transaction(self._pool, self._manner(timeout))
+        return self._transaction(timeout) if work is None else self._watching(work, watch, timeout)
+
+    def _transaction(self, timeout: float | None) -> Transaction[In, Out]:
+        return Transaction(self._pool, self._manner(timeout))
+
+    def _watching(
+        self, work: Callable[[WatchingTransaction[In, Out]], T], watch: Iterable[Key], timeout: float | None
+    ) -> T:
         return watching(self._pool, work, watch, self._manner(timeout))
 
     # ---- listening -----------------------------------------------------------------------------------------

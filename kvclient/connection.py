@@ -193,6 +193,16 @@ class Connection:
         self._collect(replies, 1, 1, deadline)
         return replies[0]
 
+    def wait_longer(self, deadline: float) -> Reply:
+        """The reply of a call() that has raised CallTimeoutError while it waited: it may still come.
+
+        Raises:
+            ConnectionLostError, CallTimeoutError, ProtocolError: the connection is now to be closed.
+        """
+        replies: list[Reply] = []
+        self._collect(replies, 1, 1, deadline)
+        return replies[0]
+
     # ---- many commands -------------------------------------------------------------------------------------
 
     def exchange(self, chunks: Sequence[tuple[bytes, int]], timeout: float, replies: list[Reply]) -> None:
@@ -224,6 +234,14 @@ class Connection:
             pending.append((len(payload), promised))
         for _, upto in pending:
             self._collect(replies, upto, promised, _monotonic() + timeout)
+
+    def collect(self, replies: list[Reply], count: int, deadline: float) -> None:
+        """Append the replies to so many commands, which send() has sent.
+
+        Raises:
+            ConnectionLostError, CallTimeoutError, ProtocolError: the connection is now to be closed.
+        """
+        self._collect(replies, count, count, deadline)
 
     # ---- listening -----------------------------------------------------------------------------------------
 

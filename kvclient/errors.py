@@ -182,7 +182,13 @@ class TransactionAbortedError(ServerError):
 class ClusterError(ServerError):
     """The key belongs to another node of a cluster, or the cluster cannot serve it now."""
 
-    hint = "connect to the node that holds the key"
+    hint = "this is a node of a cluster: connect with valkey+cluster://HOST:PORT, which finds the right one"
+
+
+class CrossSlotError(ClusterError):
+    """The keys of one command, or of one transaction, are in several slots of a cluster, perhaps on several nodes."""
+
+    hint = "keys with the same part in braces are in one slot, as {user:7}:name and {user:7}:cart"
 
 
 class UnknownCommandError(ServerError):
@@ -204,7 +210,7 @@ _BY_CODE: dict[str, type[ServerError]] = {
     "EXECABORT": TransactionAbortedError,
     "MOVED": ClusterError,
     "ASK": ClusterError,
-    "CROSSSLOT": ClusterError,
+    "CROSSSLOT": CrossSlotError,
     "CLUSTERDOWN": ClusterError,
     "TRYAGAIN": ClusterError,
 }

@@ -53,11 +53,18 @@ class Lender(Protocol):
     def give(self, connection: Connection, /) -> None:
         """Take back one whose replies have all been read."""
 
-    def drop(self, connection: Connection, error: BaseException, /) -> None:
+    def drop(self, connection: Connection, error: BaseException | None, /) -> None:
         """Close one that an error has left in an unknown state."""
 
     def pause(self, seconds: float, /) -> None:
         """Do nothing for so long, or until there are no connections any more."""
+
+
+class Source(Lender, Protocol):
+    """Where a client has its connections from: a Pool, or the nodes of a cluster."""
+
+    def close(self) -> None:
+        """Close all of them, each one in use as soon as it is given back."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kvclient.client import Client
     from kvclient.commands.options import Ttl
     from kvclient.connection import Connection
-    from kvclient.pool import Pool
+    from kvclient.pipeline import Source
     from kvclient.protocol import Key, Reply, Value
     from kvclient.recipes.caching import Cache
     from kvclient.recipes.limits import RateLimit
@@ -44,7 +44,7 @@ _monotonic = time.monotonic
 class Toolbox(Commands[In, Out], Direct[In, Out], is_part=True):
     """The part of Client that is built on the rest of it."""
 
-    _pool: Pool
+    _pool: Source
     _cache: Cache
 
     def _listening(self) -> Connection:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from kvclient.commands.base import Args, Future
     from kvclient.connection import Connection
-    from kvclient.pipeline import Manner
-    from kvclient.pool import Pool
+    from kvclient.pipeline import Lender, Manner
     from kvclient.protocol import Key, Reply
 
 
@@ -99,7 +98,7 @@ class _Kept:
     def give(self, connection: Connection, /) -> None:
         """Keep it, for another attempt."""
 
-    def drop(self, connection: Connection, _error: BaseException, /) -> None:
+    def drop(self, connection: Connection, _error: BaseException | None = None, /) -> None:
         """Close it; who keeps it will find that."""
         connection.close()
 
@@ -108,7 +107,7 @@ class _Kept:
 
 
 def watching(
-    pool: Pool, work: Callable[[WatchingTransaction[In, Out]], T], watch: Iterable[Key], manner: Manner[In, Out]
+    pool: Lender, work: Callable[[WatchingTransaction[In, Out]], T], watch: Iterable[Key], manner: Manner[In, Out]
 ) -> T:
     """Watch keys, let `work` read and queue, and run what it queued; all again when a key changed meanwhile.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
 DEFAULT_PORT: Final = 6379
 
-Setting: TypeAlias = str | int | float | bool | None
+Setting: TypeAlias = str | int | float | bool | tuple[tuple[str, int], ...] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class Options:
 
     Attributes:
         host, port: the server's TCP address; unused if `path` is set.
+        nodes: for a cluster, some of its nodes, as host and port; otherwise empty.
         path: the file name of the server's Unix socket, or None.
         username, password: credentials, or None.
         db: the number of the database to select.
@@ -45,6 +46,7 @@ class Options:
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    nodes: tuple[tuple[str, int], ...] = ()
     path: str | None = None
     username: str | None = None
     password: str | None = dataclasses.field(default=None, repr=False)
@@ -78,7 +80,13 @@ class Options:
         """The address as people write it, for messages."""
         if self.path is not None:
             return self.path
+        if self.nodes:
+            return ",".join(self.at(host, port).address for host, port in self.nodes)
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def at(self, host: str, port: int) -> Options:
+        """The same for one server alone, at this address."""
+        return dataclasses.replace(self, host=host, port=port, nodes=())
 
 
 def _check(fine: bool, problem: str) -> None:
@@ -120,6 +128,7 @@ _QUERY: Final[dict[str, Callable[[str], Setting]]] = {
     "tls_verify": _flag,
 }
 _TCP: Final = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
+_CLUSTER: Final = {f"{name}+cluster": tls for name, tls in _TCP.items()}
 _UNIX: Final = frozenset({"unix", "redis+unix", "valkey+unix"})
 
 
@@ -145,10 +154,12 @@ def parse_url(url: str, **overrides: Setting) -> Options:
     scheme = parts.scheme.lower()
     if scheme in _UNIX:
         settings = _unix(parts.netloc, parts.path)
+    elif scheme in _CLUSTER:
+        settings = _cluster(parts.netloc, parts.path) | {"tls": _CLUSTER[scheme]}
     elif scheme in _TCP:
         settings = _tcp(parts.netloc, parts.path) | {"tls": _TCP[scheme]}
     else:
-        known = ", ".join(f"{name}://" for name in sorted({*_TCP, *_UNIX}))
+        known = ", ".join(f"{name}://" for name in sorted({*_TCP, *_CLUSTER, *_UNIX}))
         raise BadURLError(f"bad URL: it begins with none of {known}")
     settings |= _query(parts.query)
     settings |= {key: value for key, value in overrides.items() if value is not None}
@@ -158,17 +169,33 @@ def parse_url(url: str, **overrides: Setting) -> Options:
 def _tcp(netloc: str, path: str) -> dict[str, Setting]:
     """Settings of `user:password@host:port/db`."""
     user, _, place = netloc.rpartition("@")
-    found = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?", place)
-    if not found:
-        raise BadURLError(f"bad URL: {place!r} is not HOST, HOST:PORT or [IPV6]:PORT")
-    host = _decode(found[1].strip("[]"))
-    settings: dict[str, Setting] = {"port": int(found[2] or DEFAULT_PORT), **_credentials(user)}
+    host, port = _place(place)
+    settings: dict[str, Setting] = {"port": port, **_credentials(user), **_database(path)}
     if host:
         settings["host"] = host
-    db = path.removeprefix("/")
-    if db:
-        settings["db"] = _cast("db", _decode(db))
     return settings
+
+
+def _cluster(netloc: str, path: str) -> dict[str, Setting]:
+    """Settings of `user:password@host:port,host:port/db`."""
+    user, _, places = netloc.rpartition("@")
+    nodes = tuple((host or "127.0.0.1", port) for host, port in map(_place, places.split(",")))
+    for _, port in nodes:
+        _check(port <= 65535, f"port {port} is outside 0 to 65535")
+    return {"nodes": nodes, "host": nodes[0][0], "port": nodes[0][1], **_credentials(user), **_database(path)}
+
+
+def _place(text: str) -> tuple[str, int]:
+    """Host, perhaps empty, and port."""
+    found = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?", text)
+    if not found:
+        raise BadURLError(f"bad URL: {text!r} is not HOST, HOST:PORT or [IPV6]:PORT")
+    return _decode(found[1].strip("[]")), int(found[2] or DEFAULT_PORT)
+
+
+def _database(path: str) -> dict[str, Setting]:
+    db = path.removeprefix("/")
+    return {"db": _cast("db", _decode(db))} if db else {}
 
 
 def _unix(netloc: str, path: str) -> dict[str, Setting]:

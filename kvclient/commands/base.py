@@ -63,6 +63,17 @@ Args: TypeAlias = tuple[Value, ...]
 Items: TypeAlias = Mapping[bytes, In] | Mapping[str, In] | Mapping[Key, In]
 
 
+class Whole(tuple[Value, ...]):
+    """The words of a command that must not be split among the nodes of a cluster, which would make it several."""
+
+    __slots__ = ()
+
+
+def words_of(words: Args, *, atomic: bool) -> Args:
+    """A command that may be split among the nodes of a cluster, unless `atomic`."""
+    return Whole(words) if atomic else words
+
+
 class Future(Generic[T]):
     """The result of a command in a pipeline, there as soon as the pipeline has run."""
 

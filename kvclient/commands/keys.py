@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvclient.commands import to
-from kvclient.commands.base import Args, CommandSet, command
+from kvclient.commands.base import Args, CommandSet, command, words_of
 from kvclient.commands.options import words
 
 if TYPE_CHECKING:
@@ -23,36 +23,37 @@ class KeyCommands(CommandSet):
     """Commands that find, count, move and delete keys."""
 
     @command("DEL", to.integer)
-    def delete(self, *keys: Key) -> Args:
+    def delete(self, *keys: Key, atomic: bool = False) -> Args:
         """Delete keys; return how many there were.
 
-        Server command: DEL.
+        Server command: DEL. On a cluster, keys of several slots are several commands, unless atomic is True, which then
+        raises CrossSlotError. So it is for the other commands of several keys that have `atomic`.
         """
-        return (b"DEL", *keys)
+        return words_of((b"DEL", *keys), atomic=atomic)
 
     @command("UNLINK", to.integer)
-    def unlink(self, *keys: Key) -> Args:
+    def unlink(self, *keys: Key, atomic: bool = False) -> Args:
         """Delete keys and free their memory later; return how many there were.
 
         Server command: UNLINK.
         """
-        return (b"UNLINK", *keys)
+        return words_of((b"UNLINK", *keys), atomic=atomic)
 
     @command("EXISTS", to.integer, safe=True)
-    def exists(self, *keys: Key) -> Args:
+    def exists(self, *keys: Key, atomic: bool = False) -> Args:
         """Return how many of the keys exist; a key given twice counts twice.
 
         Server command: EXISTS.
         """
-        return (b"EXISTS", *keys)
+        return words_of((b"EXISTS", *keys), atomic=atomic)
 
     @command("TOUCH", to.integer, safe=True)
-    def touch(self, *keys: Key) -> Args:
+    def touch(self, *keys: Key, atomic: bool = False) -> Args:
         """Mark keys as just used; return how many of them exist.
 
         Server command: TOUCH.
         """
-        return (b"TOUCH", *keys)
+        return words_of((b"TOUCH", *keys), atomic=atomic)
 
     @command("TYPE", to.blob, safe=True)
     def type(self, key: Key) -> Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic
 
 from kvclient.commands import to
-from kvclient.commands.base import Args, CommandSet, command, value_command
+from kvclient.commands.base import Args, CommandSet, command, value_command, words_of
 from kvclient.commands.options import comparison, expiry, words
 from kvclient.serializers import In, Out
 
@@ -134,20 +134,21 @@ class StringCommands(CommandSet, Generic[In, Out]):
         return (b"GETEX", key, *expiry(ttl, expire_at, other=b"PERSIST" if persist else None))
 
     @value_command("MGET", to.Many[Out](), safe=True)
-    def mget(self, *keys: Key) -> Args:
+    def mget(self, *keys: Key, atomic: bool = False) -> Args:
         """Return the values of several keys in order, None for each that is missing.
 
         Server command: MGET.
         """
-        return (b"MGET", *keys)
+        return words_of((b"MGET", *keys), atomic=atomic)
 
     @command("MSET", to.done)
-    def mset(self, items: Items[In]) -> Args:
+    def mset(self, items: Items[In], *, atomic: bool = False) -> Args:
         """Store several values at once: nobody sees only some of them.
 
-        Server command: MSET.
+        Server command: MSET. On a cluster it is a command for each slot, and somebody may see only some of them; with
+        atomic=True it raises CrossSlotError if there are several slots.
         """
-        return (b"MSET", *self._flat(items))
+        return words_of((b"MSET", *self._flat(items)), atomic=atomic)
 
     @command("MSETNX", to.flag)
     def msetnx(self, items: Items[In]) -> Args:

@@ -58,7 +58,7 @@ DOORS: dict[str, set[str]] = {
     "testing": {"clock", "commands", "dispatch", "errors", "observe", "protocol", "session", "store"},
     "embedded": {"access", "dispatch", "errors", "protocol", "session"},
     "clock": set(),
-    "systemd": set(),
+    "systemd": {"config"},
     "threads": set(),
     "tls": {"config"},
     "listeners": {"config"},
@@ -156,6 +156,7 @@ THREADING_FILES = {
     "kvserver/store/expiry.py",  # the event that wakes the thread of expiry
     "kvserver/store/lock.py",  # the keyspace lock with a journal
     "kvserver/store/memory.py",  # the keyspace lock
+    "kvclient/cluster/nodes.py",  # the lock of the pools, and the event that ends a pause
     "kvclient/cli/top.py",  # the pause between two looks
     "kvclient/listening.py",  # the event that ends the pause before another connection
     "kvserver/web/sampler.py",  # the thread that takes samples, and who waits for the next

@@ -1,0 +1,213 @@
+"""The client of a cluster: the same commands as of one server, each sent to the node that has its keys.
+
+Not here: which node that is (slots.py, keys.py, split.py), and how a command gets there (router.py).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from kvclient.client import Client
+from kvclient.cluster.pipeline import ClusterPipeline, ClusterTransaction
+from kvclient.cluster.redirects import moved_slot, step_after
+from kvclient.cluster.router import Router
+from kvclient.cluster.slots import slot_of
+from kvclient.cluster.split import Part, crossing, merged, parts_of
+from kvclient.commands import refuse_connection_commands, to
+from kvclient.commands.base import prefixed
+from kvclient.errors import (
+    CommandRefusedError,
+    KVError,
+    ProtocolError,
+)
+from kvclient.listening import Subscription
+from kvclient.observer import name_of
+from kvclient.pipeline import NOT_IN_A_NAMESPACE
+from kvclient.protocol import to_bytes
+from kvclient.serializers import In, Out
+from kvclient.transaction import watching
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Iterator
+
+    from kvclient.commands.base import Args
+    from kvclient.connection import Connection
+    from kvclient.nearcache import NearCache
+    from kvclient.protocol import Key, Name, Reply, Value
+    from kvclient.transaction import Transaction, WatchingTransaction
+
+T = TypeVar("T")
+_WALKS = 4096
+"""More than a cluster has nodes: a cursor of scan() is that of a node times this, plus which node it is."""
+_monotonic = time.monotonic
+
+
+class ClusterClient(Client[In, Out]):
+    """A cluster, as an object whose methods are its commands. Made by connect() with a URL valkey+cluster://...
+
+    A command goes to the node that has its keys. A node that fails, and slots that move, are found out by asking the
+    others, within the call's time: what can be tried again safely is, and what may have been applied raises.
+    """
+
+    _pool: Router
+
+    def _make_pool(self, tls: ssl.SSLContext | None) -> Router:
+        return Router(self.options, tls, self._observer)
+
+    def check(self) -> None:
+        """Make sure that the cluster can be reached. As Client.check()."""
+        self._pool.give(self._pool.take(_monotonic() + self._timeout))
+
+    # ---- one command -------------------------------------------------------------------------------------------
+
+    def execute(self, *args: Value, timeout: float | None = None) -> Reply:
+        """Run any command; see Client.execute(). What its keys are, the servers are asked once."""
+        refuse_connection_commands(args)
+        if self._prefix:
+            raise CommandRefusedError(NOT_IN_A_NAMESPACE)
+        return self.run(args, to.anything, False, self._timeout if timeout is None else timeout, self.options.retries)
+
+    def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
+        timeout = self._timeout if patience is None else self._timeout + patience
+        return self.run(words, convert, safe, timeout, self.options.retries)
+
+    def run(self, words: Args, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int) -> T:
+        """Run one command. For the modules that are part of a client."""
+        deadline = _monotonic() + timeout
+        with self._told(name_of(words)):
+            info = self._pool.info(words, deadline)
+            if info is not None and info.name == "SCAN":
+                return convert(self._scan(words, deadline))
+            parts = parts_of(info, words, self._pool.slots)
+            if len(parts) == 1:
+                return self._pool.routed(parts[0], convert, deadline, safe=safe, again=retries > 0)
+            replies = self._together(parts, deadline, safe=safe)
+            return convert(merged(info, parts, replies))
+
+    def _together(self, parts: list[Part], deadline: float, *, safe: bool) -> list[Reply]:
+        """The replies to the parts of one command, errors among them."""
+        return self.pipeline().replies_to(parts, deadline, safe=safe)
+
+    # ---- several commands --------------------------------------------------------------------------------------
+
+    def pipeline(self, *, raise_errors: bool = True, timeout: float | None = None) -> ClusterPipeline[In, Out]:
+        """Collect commands in a with block and send them together at its end, to each node its own.
+
+        See Client.pipeline(). Commands with the same key are run in their order.
+        """
+        return ClusterPipeline(self._pool, self._manner(timeout, raise_errors=raise_errors))
+
+    def _transaction(self, timeout: float | None) -> Transaction[In, Out]:
+        return ClusterTransaction(self._pool, self._manner(timeout))
+
+    def _watching(
+        self, work: Callable[[WatchingTransaction[In, Out]], T], watch: Iterable[Key], timeout: float | None
+    ) -> T:
+        """As Client.transaction() with keys to watch, which have to be in one slot, and all others with them."""
+        manner, keys = self._manner(timeout), [*watch]
+        found = {slot_of(prefixed(self._prefix, key)) for key in keys}
+        if len(found) > 1:
+            raise crossing("WATCH")
+        nodes, deadline = self._pool, _monotonic() + manner.timeout
+        slot, attempt = found.pop() if found else 0, 1
+        while True:
+            address, seen = nodes.owner(slot, deadline), nodes.slots
+            try:
+                return watching(nodes.pool(address), work, keys, manner)
+            except KVError as error:
+                if moved_slot(error) not in {None, slot}:  # of another key, which is not where the watched ones are
+                    raise crossing("the transaction") from error
+                left = deadline - _monotonic()
+                step = step_after(error, attempt, safe=False, again=True, left=left, asked=address)
+                if step is None:
+                    raise
+                # Nothing was applied, and while a slot is on its way there is nobody to watch its keys.
+                nodes.pause(step.pause or 0.01)
+                nodes.look_again(seen, deadline, first=step.address)
+            attempt += 1
+
+    # ---- listening ---------------------------------------------------------------------------------------------
+
+    def listen(
+        self, *channels: Key, patterns: Iterable[Key] = (), shards: Iterable[Key] = (), reconnect: bool = True
+    ) -> Subscription:
+        """Listen to channels, to patterns of channels, to shard channels; see Client.listen().
+
+        Every node tells of channels, whoever published; shard channels are told of by the node that has their slot, so
+        those of one subscription have to be in one.
+        """
+        wanted = [*shards]
+        slots = {slot_of(to_bytes(name)) for name in wanted}
+        if len(slots) > 1:
+            raise crossing("SSUBSCRIBE")
+        slot = slots.pop() if slots else None
+        subscription = Subscription(lambda: self._listening_to(slot), self._timeout, reconnect=reconnect)
+        try:
+            subscription.subscribe(*channels, patterns=patterns, shards=wanted)
+        except BaseException:
+            subscription.__exit__()
+            raise
+        return subscription
+
+    def _listening(self) -> Connection:
+        return self._listening_to(None)
+
+    def _listening_to(self, slot: int | None) -> Connection:
+        """A connection to whoever has a slot now, or to some node; not open yet."""
+        deadline = _monotonic() + self._timeout
+        self._pool.look_again(self._pool.slots, deadline)
+        return self._pool.listening() if slot is None else self._pool.listening_to(self._pool.owner(slot, deadline))
+
+    def near_cache(self, *, prefixes: Iterable[Key] = (), max_keys: int = 10_000) -> NearCache[Out]:
+        """Not for a cluster.
+
+        Raises:
+            CommandRefusedError: always.
+        """
+        del prefixes, max_keys
+        raise CommandRefusedError("a near cache is told of changes by one server: it is not for a cluster")
+
+    # ---- iterating ---------------------------------------------------------------------------------------------
+
+    def _scan(self, words: Args, deadline: float) -> Reply:
+        """SCAN, over one primary after the other. A cursor tells which of them it belongs to."""
+        cursor = int(to_bytes(words[1])) if len(words) > 1 and to_bytes(words[1]).isdigit() else 0
+        inner, place = divmod(cursor, _WALKS)
+        primaries = self._pool.slots.primaries
+        if place >= len(primaries):
+            return [b"0", []]
+        part = Part(self._pool.slots.some_slot(primaries[place]), (words[0], inner, *words[2:]))
+        reply = self._scanned(part, deadline)
+        following, keys = reply
+        if following:
+            return [b"%d" % (following * _WALKS + place), keys]
+        return [b"%d" % (place + 1 if place + 1 < len(primaries) else 0), keys]
+
+    def _scanned(self, part: Part, deadline: float) -> tuple[int, Reply]:
+        match self._pool.routed(part, to.anything, deadline, safe=True):
+            case [bytes(following), list(keys)] if following.isdigit():
+                return int(following), keys
+        raise ProtocolError("the node answered SCAN with something else")
+
+    def scan_iter(
+        self,
+        *,
+        match: Name | None = None,
+        count: int | None = None,
+        type: Name | None = None,  # noqa: A002 - the server's word for it
+    ) -> Iterator[bytes]:
+        """Iterate over the keys of all nodes; see Client.scan_iter(). Keys may come twice if their slots move."""
+        deadline = _monotonic() + self._timeout
+        self._pool.look_again(self._pool.slots, deadline)
+        before = self._pool.slots
+        yield from super().scan_iter(match=match, count=count, type=type)
+        # What has moved may have gone from a node that was not walked yet to one that was: so look there again.
+        while True:
+            self._pool.look_again(self._pool.slots, _monotonic() + self._timeout)
+            now = self._pool.slots
+            if not now.gained_since(before):
+                return
+            before = now
+            yield from super().scan_iter(match=match, count=count, type=type)

@@ -1,0 +1,243 @@
+"""The nodes of a cluster: a pool of connections for each, and what is known of who has which slot.
+
+Not here: what follows an error (redirects.py), and which node a command goes to (split.py, client.py).
+
+Locking: `_lock` guards the pools and `_news`; it is held for no input or output. `slots` and what is known of commands
+are replaced or added to as a whole, so they are read without it. One thread at a time asks the nodes who has which
+slot; others who want to know wait for its answer.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from kvclient.cluster.keys import parse_info
+from kvclient.cluster.slots import Address, SlotMap, parse_slots
+from kvclient.connection import Connection
+from kvclient.errors import (
+    CallTimeoutError,
+    CannotConnectError,
+    ClientClosedError,
+    KVConnectionError,
+    KVError,
+    ProtocolError,
+    ServerError,
+)
+from kvclient.pool import Pool
+from kvclient.protocol import encode_command, to_bytes
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+
+    from kvclient.cluster.keys import CommandInfo
+    from kvclient.commands.base import Args
+    from kvclient.observer import Observer
+    from kvclient.protocol import Reply
+    from kvclient.url import Options
+
+_PATIENCE: Final = 1.0  # seconds for one node to say who has which slot, before another is asked
+_CLUSTER_SLOTS: Final = encode_command((b"CLUSTER", b"SLOTS"))
+_monotonic = time.monotonic
+
+
+class Nodes:
+    """All nodes of one cluster. It lends connections to any of them, as a Pool does to one server.
+
+    Args:
+        options: those of the client; `max_connections` is for each node.
+        tls: what to encrypt with.
+        observer: is told of connections.
+
+    Attributes:
+        slots: who has which slot, as far as is known. Empty before the first refresh().
+    """
+
+    def __init__(self, options: Options, tls: ssl.SSLContext | None, observer: Observer | None) -> None:
+        self._options, self._tls, self._observer = options, tls, observer
+        self._seeds = [Address(host, port) for host, port in options.nodes]
+        self._lock = threading.Lock()
+        self._pools: dict[str, Pool] = {}  # by address, as text
+        self._news: threading.Event | None = None  # set once whoever asks for the slots now has them
+        self._closed = threading.Event()
+        self._infos: dict[str, CommandInfo | None] = {}
+        self.slots = SlotMap(())
+
+    # ---- connections -----------------------------------------------------------------------------------------
+
+    def pool(self, address: Address) -> Pool:
+        """The connections to one node.
+
+        Raises:
+            ClientClosedError: the client is closed.
+        """
+        name = str(address)
+        found = self._pools.get(name)
+        if found is not None:
+            return found
+        with self._lock:
+            if self._closed.is_set():
+                raise ClientClosedError("this client is closed: make a new one with connect()")
+            if name not in self._pools:
+                options, tls = self._options.at(*address), self._tls
+                self._pools[name] = Pool(
+                    lambda: Connection(options, tls), options.max_connections, options.max_idle, self._observer
+                )
+            return self._pools[name]
+
+    def take(self, deadline: float, /) -> Connection:
+        """A connection to some node that has slots.
+
+        Raises:
+            CannotConnectError, AuthError, PoolTimeoutError, ClientClosedError: as a pool.
+        """
+        if not self.slots.primaries:
+            self.refresh(self.slots, deadline)
+        return self.pool(random.choice(self.slots.primaries)).take(deadline)  # noqa: S311 - to spread them
+
+    def give(self, connection: Connection, /) -> None:
+        """Take back one whose replies have all been read."""
+        self._pools[connection.address].give(connection)
+
+    def drop(self, connection: Connection, error: BaseException | None = None, /) -> None:
+        """Close one."""
+        self._pools[connection.address].drop(connection, error)
+
+    def listening(self) -> Connection:
+        """A connection to some node, for what the servers send unasked; not open yet."""
+        return self.listening_to(random.choice(self.slots.primaries))  # noqa: S311
+
+    def listening_to(self, address: Address) -> Connection:
+        """The same to one node."""
+        return Connection(self._options.at(*address), self._tls, listens=True)
+
+    def pause(self, seconds: float, /) -> None:
+        """Do nothing for so long, or until the client is closed.
+
+        Raises:
+            ClientClosedError: it was.
+        """
+        if self._closed.wait(seconds):
+            raise ClientClosedError("this client is closed")
+
+    def close(self) -> None:
+        """Close idle connections now, and each one in use when it is given back."""
+        self._closed.set()
+        with self._lock:
+            pools = list(self._pools.values())
+        for pool in pools:
+            pool.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client has been closed."""
+        return self._closed.is_set()
+
+    # ---- who has what ----------------------------------------------------------------------------------------
+
+    def owner(self, slot: int, deadline: float) -> Address:
+        """The node that has a slot, as far as is known; any, if nobody has.
+
+        Raises:
+            CannotConnectError: no node says who has which.
+        """
+        if not self.slots.primaries:
+            self.refresh(self.slots, deadline)
+        slots = self.slots
+        return slots.owner(slot) or random.choice(slots.primaries)  # noqa: S311 - it will say that nobody has it
+
+    def refresh(
+        self, seen: SlotMap, deadline: float, *, first: Address | None = None, last: Address | None = None
+    ) -> None:
+        """Ask the nodes who has which slot, unless there is a newer map than `seen` already.
+
+        Args:
+            seen: the map that turned out to be old.
+            deadline: monotonic seconds.
+            first: the node to ask first, since it should know.
+            last: the node to ask last, since it may have failed.
+
+        Raises:
+            CannotConnectError: no node says.
+        """
+        with self._lock:
+            if self.slots is not seen:
+                return
+            news, mine = self._news, self._news is None
+            if news is None:
+                news = self._news = threading.Event()
+        if not mine:
+            news.wait(max(0.0, deadline - _monotonic()))
+            return
+        try:
+            self.slots = self._asked(self._candidates(first, last), deadline)
+        finally:
+            with self._lock:
+                self._news = None
+            news.set()
+        self._forget_others()
+
+    def _candidates(self, first: Address | None, last: Address | None) -> list[Address]:
+        """Whom to ask, in which order: those that are known, by chance, then those that the URL names."""
+        known = list(self.slots.nodes)
+        random.shuffle(known)
+        order = [*([first] if first else []), *known, *self._seeds]
+        found = [address for address in dict.fromkeys(order) if address != last]
+        return [*found, *([last] if last else [])]
+
+    def _asked(self, candidates: Iterable[Address], deadline: float) -> SlotMap:
+        error: KVError | None = None
+        for address in candidates:
+            now = _monotonic()
+            if now >= deadline:
+                break
+            try:
+                reply = self._ask(address, _CLUSTER_SLOTS, min(deadline, now + _PATIENCE))
+                return parse_slots(reply, address)
+            except (KVConnectionError, CallTimeoutError, ProtocolError, ServerError) as failure:
+                error = failure
+        if isinstance(error, ServerError):
+            raise error
+        raise CannotConnectError(f"no node of {self._options.address} says who has which slot: {error}") from error
+
+    def _ask(self, address: Address, payload: bytes, deadline: float) -> Reply:
+        pool = self.pool(address)
+        connection = pool.take(deadline)
+        try:
+            reply = connection.call(payload, deadline)
+        except BaseException as error:
+            pool.drop(connection, error)
+            raise
+        pool.give(connection)
+        if isinstance(reply, ServerError):
+            raise reply
+        return reply
+
+    def _forget_others(self) -> None:
+        """Close the connections to nodes that are not part of the cluster any more."""
+        names = {str(address) for address in (*self.slots.nodes, *self._seeds)}
+        with self._lock:
+            gone = [self._pools.pop(name) for name in [*self._pools] if name not in names]
+        for pool in gone:
+            pool.close()
+
+    # ---- commands --------------------------------------------------------------------------------------------
+
+    def info(self, words: Args, deadline: float) -> CommandInfo | None:
+        """What the servers say of a command; they are asked once for each name.
+
+        Raises:
+            KVError: they cannot be asked.
+        """
+        word = words[0]
+        name = (word if isinstance(word, str) else to_bytes(word).decode("utf-8", "backslashreplace")).upper()
+        if name not in self._infos:
+            payload = encode_command((b"COMMAND", b"INFO", name))
+            address = self.owner(self.slots.any_slot() if self.slots.primaries else 0, deadline)
+            reply = self._ask(address, payload, deadline)
+            self._infos[name] = parse_info(reply[0]) if isinstance(reply, list) and reply else None
+        info = self._infos[name]
+        return None if info is None else info.of(words)

@@ -1,0 +1,116 @@
+"""Sends a command to the node that has its keys, wherever that is by then.
+
+Not here: what follows an error (redirects.py), connections (nodes.py), what commands return (client.py).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from kvclient.cluster.nodes import Nodes
+from kvclient.cluster.redirects import step_after
+from kvclient.errors import (
+    CallTimeoutError,
+    CannotConnectError,
+    ClientClosedError,
+    KVError,
+    ServerError,
+    UnpackError,
+)
+from kvclient.protocol import encode_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvclient.cluster.slots import Address, SlotMap
+    from kvclient.cluster.split import Part
+    from kvclient.connection import Connection
+    from kvclient.pool import Pool
+    from kvclient.protocol import Reply
+
+T = TypeVar("T")
+_ASKING: Final = encode_command((b"ASKING",))
+_monotonic = time.monotonic
+
+
+class Router(Nodes):
+    """The nodes of a cluster, and how a command gets to the right one."""
+
+    def routed(
+        self, part: Part, convert: Callable[[Reply], T], deadline: float, *, safe: bool, again: bool = True
+    ) -> T:
+        """Send a command to the node that has its slot, wherever that is by then."""
+        payload = encode_command(part.words)
+        address, asking, attempt = self.owner(part.slot, deadline), False, 1
+        while True:
+            seen = self.slots
+            try:
+                return self._attempt_at(address, payload, convert, deadline, asking=asking)
+            except KVError as error:
+                left = deadline - _monotonic()
+                step = step_after(error, attempt, safe=safe, again=again, left=left, asked=address)
+                if step is None:
+                    raise
+                failed = not isinstance(error, ServerError)
+            self.pause(step.pause)
+            if step.refresh:
+                self.look_again(seen, deadline, first=step.address, last=address if failed else None)
+            address, asking = step.address or self.owner(part.slot, deadline), step.asking
+            attempt += 1
+
+    def look_again(
+        self, seen: SlotMap, deadline: float, *, first: Address | None = None, last: Address | None = None
+    ) -> None:
+        """Ask who has what now; if nobody says, go on with what was known, and find out at the next attempt."""
+        try:
+            self.refresh(seen, deadline, first=first, last=last)
+        except CannotConnectError:
+            if not self.slots.primaries:
+                raise
+
+    def _attempt_at(
+        self, address: Address, payload: bytes, convert: Callable[[Reply], T], deadline: float, *, asking: bool
+    ) -> T:
+        """One attempt at one node.
+
+        A node that stands still is found out half-way to the deadline: if another has its slots by then, there is no
+        use in waiting for it.
+        """
+        now = _monotonic()
+        pool, half = self.pool(address), now + (deadline - now) / 2
+        connection = self._taken(pool, half)
+        try:
+            if asking:
+                connection.call(_ASKING, half)
+            try:
+                reply = connection.call(payload, half)
+            except CallTimeoutError as error:
+                if error.applied == "no" or not self._has_slots(address, deadline):
+                    raise
+                reply = connection.wait_longer(deadline)
+            if isinstance(reply, ServerError):
+                raise reply
+            result = convert(reply)
+        except (ServerError, UnpackError):  # the reply was whole
+            pool.give(connection)
+            raise
+        except BaseException as error:
+            pool.drop(connection, error)
+            raise
+        pool.give(connection)
+        return result
+
+    def _taken(self, pool: Pool, deadline: float) -> Connection:
+        try:
+            return pool.take(deadline)
+        except ClientClosedError:
+            if self.is_closed:
+                raise
+            raise CannotConnectError("the node is not part of the cluster any more") from None
+
+    def _has_slots(self, address: Address, deadline: float) -> bool:
+        """Whether the others say that a node has slots."""
+        seen = self.slots
+        self.look_again(seen, deadline, last=address)
+        return address in self.slots.primaries
