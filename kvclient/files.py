@@ -14,6 +14,7 @@ import io
 import secrets
 from typing import TYPE_CHECKING, Final, Self
 
+from kvclient.cluster.slots import beside
 from kvclient.errors import KVError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def check_mode(mode: str) -> None:
 
 def private_key(key: bytes) -> bytes:
     """A key beside another one, which nobody else has."""
-    return b"%b:open:%b" % (key, secrets.token_hex(8).encode())
+    return beside(key, f"open:{secrets.token_hex(8)}")
 
 
 class ValueReader(io.RawIOBase):

@@ -16,6 +16,7 @@ from kvclient.errors import (
     CallTimeoutError,
     CannotConnectError,
     ClientClosedError,
+    ClusterError,
     ConnectionLostError,
     LoadingError,
     ProtocolError,
@@ -93,6 +94,13 @@ class Wanted:
                     wanted.pop(name, None)
                 else:
                     wanted[name] = None
+
+    def is_dropped(self, reply: Reply) -> bool:
+        """Whether the server ends what is still wanted: a shard channel, which another node of a cluster has now."""
+        match reply:
+            case [b"sunsubscribe", bytes(name), int()]:
+                return name in self._names[b"SSUBSCRIBE"]
+        return False
 
     def all(self) -> Asked:
         """The commands that ask for all of it."""
@@ -251,7 +259,7 @@ class Subscription(_Listener[Message]):
                     self._ask(self._wanted.all(), min(deadline, now + self._timeout))
                     self._is_lost = False
                     return
-            except (CannotConnectError, ConnectionLostError, CallTimeoutError, LoadingError):
+            except (CannotConnectError, ConnectionLostError, CallTimeoutError, LoadingError, ClusterError):
                 if _monotonic() >= deadline:
                     raise CallTimeoutError("there is no connection again yet", applied="no") from None
                 self._ended.wait(min(pause_of(attempt), max(0.0, deadline - _monotonic())))
@@ -261,6 +269,8 @@ class Subscription(_Listener[Message]):
     def _take(self, reply: Reply) -> None:
         message = message_of(reply)
         if message is None:
+            if self._wanted.is_dropped(reply):
+                raise ConnectionLostError("another node of the cluster tells of this shard channel now", applied="no")
             self._confirmed += 1
         else:
             self._ready.append(message)

@@ -66,7 +66,7 @@ class Toolbox(Commands[In, Out], Direct[In, Out], is_part=True):
         than the ttl only if it refuses a `fence` lower than one it has seen.
 
         Args:
-            name: the key; a counter is beside it, at name + ":fence".
+            name: the key; a counter is beside it, at a key that begins with name + ":fence".
             ttl: seconds after which it ends by itself, if this program dies.
             wait: seconds to wait for somebody else who holds it.
             extend: keep it for as long as the block takes, by a thread; no longer than the thread lives that entered.
@@ -216,7 +216,7 @@ class Toolbox(Commands[In, Out], Direct[In, Out], is_part=True):
         """The value of a key; if there is none, compute() it and store it, one caller at a time.
 
         Args:
-            key: the key. With other servers than kvserver, who computes holds another, key + ":lease".
+            key: the key. With other servers than kvserver, who computes holds another, at key + ":lease" and more.
             compute: gives the value.
             ttl: seconds after which the value is computed anew.
             stale: seconds for which the old one will do for everybody else, while one caller computes.

@@ -178,7 +178,7 @@ class ClusterClient(Client[In, Out]):
         primaries = self._pool.slots.primaries
         if place >= len(primaries):
             return [b"0", []]
-        part = Part(self._pool.slots.some_slot(primaries[place]), (words[0], inner, *words[2:]))
+        part = Part(self._pool.slots.some_slot(primaries[place]), (b"SCAN", inner, *words[2:]))
         reply = self._scanned(part, deadline)
         following, keys = reply
         if following:

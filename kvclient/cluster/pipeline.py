@@ -14,7 +14,7 @@ from kvclient.cluster.slots import slot_of
 from kvclient.cluster.split import Part, crossing, merged, parts_of
 from kvclient.commands import to
 from kvclient.connection import WINDOW
-from kvclient.errors import KVError, ServerError
+from kvclient.errors import CallTimeoutError, KVError, ServerError
 from kvclient.pipeline import Pipeline, chunks
 from kvclient.protocol import encode_command
 from kvclient.serializers import In, Out
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from kvclient.commands.base import Args, Future
     from kvclient.connection import Connection
     from kvclient.pipeline import Manner
-    from kvclient.pool import Pool
     from kvclient.protocol import Reply
 
 T = TypeVar("T")
@@ -132,7 +131,7 @@ class ClusterPipeline(Pipeline[In, Out]):
         by_node: dict[Address, list[int]] = defaultdict(list)
         for place, (part, _) in enumerate(sent):
             by_node[nodes.owner(part.slot, deadline)].append(place)
-        rounds = [_Round(nodes.pool(address), address, places, sent) for address, places in by_node.items()]
+        rounds = [_Round(nodes, address, places, sent) for address, places in by_node.items()]
         outcomes: list[Reply | _Lost] = [None] * len(sent)
         try:
             for each in rounds:
@@ -167,8 +166,9 @@ class ClusterPipeline(Pipeline[In, Out]):
 class _Round:
     """The commands for one node: sent, then answered, so that the nodes work at the same time."""
 
-    def __init__(self, pool: Pool, address: Address, places: list[int], sent: Sequence[tuple[Part, bool]]) -> None:
-        self.pool, self.address, self.places = pool, address, places
+    def __init__(self, router: Router, address: Address, places: list[int], sent: Sequence[tuple[Part, bool]]) -> None:
+        self._router, self.address, self.places = router, address, places
+        self.pool = router.pool(address)
         self._payloads = [encode_command(sent[place][0].words) for place in places]
         self._connection: Connection | None = None
         self._replies: list[Reply] = []
@@ -191,13 +191,23 @@ class _Round:
             try:
                 left = max(0.001, deadline - _monotonic())
                 if self._is_sent:
-                    self._connection.collect(self._replies, len(self._payloads), deadline)
+                    self._collect(self._connection, deadline)
                 else:
                     self._connection.exchange(list(chunks(self._payloads)), left, self._replies)
             except KVError as error:
                 self._fail(error)
         missing = len(self.places) - len(self._replies)
         return [*self._replies, *([_Lost(self._error)] * missing if self._error is not None else [])]
+
+    def _collect(self, connection: Connection, deadline: float) -> None:
+        """The replies. As in Router, a node that stands still is found out half-way."""
+        now = _monotonic()
+        try:
+            connection.collect(self._replies, len(self._payloads), now + (deadline - now) / 2)
+        except CallTimeoutError:
+            if not self._router.has_slots(self.address, deadline):
+                raise
+            connection.collect(self._replies, len(self._payloads), deadline)
 
     def _fail(self, error: KVError) -> None:
         if len(self._payloads) > 1 and self._connection is not None:

@@ -86,7 +86,7 @@ class Router(Nodes):
             try:
                 reply = connection.call(payload, half)
             except CallTimeoutError as error:
-                if error.applied == "no" or not self._has_slots(address, deadline):
+                if error.applied == "no" or not self.has_slots(address, deadline):
                     raise
                 reply = connection.wait_longer(deadline)
             if isinstance(reply, ServerError):
@@ -109,7 +109,7 @@ class Router(Nodes):
                 raise
             raise CannotConnectError("the node is not part of the cluster any more") from None
 
-    def _has_slots(self, address: Address, deadline: float) -> bool:
+    def has_slots(self, address: Address, deadline: float) -> bool:
         """Whether the others say that a node has slots."""
         seen = self.slots
         self.look_again(seen, deadline, last=address)

@@ -40,6 +40,32 @@ def slot_of(key: bytes) -> int:
     return binascii.crc_hqx(key, 0) % SLOTS
 
 
+def beside(key: bytes, name: str) -> bytes:
+    """A key for what belongs to another key, in the same slot: on a cluster, both can be in one transaction.
+
+    It begins with that key, so it is in the same namespace and matches the same patterns of permissions. Four letters
+    at its end make the slot what it has to be, unless the key has a part in braces, which does. It is the same
+    everywhere, so what moves from one server to a cluster finds it again.
+    """
+    start = b"%b:%b" % (key, name.encode())
+    if slot_of(start) == slot_of(key):
+        return start
+    start += b":"
+    wanted = (slot_of(key) ^ binascii.crc_hqx(b"@@@@", binascii.crc_hqx(start, 0))) % SLOTS
+    ends = ((wanted ^ checksum, last) for checksum, last in _LAST.items())
+    first, last = next((_FIRST[rest], last) for rest, last in ends if rest in _FIRST)
+    return start + bytes(letter | 0x40 for letter in first + last)
+
+
+def _checksums(place: int) -> dict[int, bytes]:
+    """What two letters from @ to O at one of two places add to a checksum, which is linear: by exclusive or."""
+    pairs = (bytes(divmod(number, 16)) for number in range(256))
+    return {binascii.crc_hqx(bytes(2 * place) + pair + bytes(2 - 2 * place), 0) % SLOTS: pair for pair in pairs}
+
+
+_FIRST, _LAST = _checksums(0), _checksums(1)
+
+
 class SlotMap:
     """Who has which slot, as some node has told it. Never changed: a newer map replaces it.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from kvclient.cluster.slots import beside
 from kvclient.errors import CallTimeoutError, ProtocolError, UnknownCommandError
 from kvclient.recipes.steps import Ask, Call, Pause, Together
 from kvclient.recipes.tokens import delete_if_owned
@@ -152,8 +153,8 @@ class Cache:
             yield from delete_if_owned(_beside(key), lease)
 
 
-def _beside(key: str) -> str:
-    return f"{key}:lease"
+def _beside(key: str) -> bytes:
+    return beside(key.encode(), "lease")
 
 
 def _value_and_ttl(reply: Reply) -> tuple[bytes | None, int]:

@@ -14,6 +14,7 @@ import random
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from kvclient.cluster.slots import beside
 from kvclient.errors import LockLostError, LockTimeoutError
 from kvclient.recipes.steps import Pause, Together
 from kvclient.recipes.tokens import delete_if_owned, extend_if_owned
@@ -31,7 +32,7 @@ class LockRecipes:
     """How a lock is acquired, kept and released.
 
     Args:
-        name: the key; the counter is beside it, at name + ":fence".
+        name: the key; the counter's key begins with it, and with ":fence".
         ttl: seconds after which it ends unless it is extended.
         now: monotonic seconds.
 
@@ -47,6 +48,7 @@ class LockRecipes:
         self.fence: int | None = None
         self._now = now
         self._token = b""
+        self._counter = beside(name.encode(), "fence")
 
     def acquire(self, wait: float) -> Recipe[None]:
         """Hold the lock, within so many seconds.
@@ -61,7 +63,7 @@ class LockRecipes:
             reply = yield Together(
                 (
                     (b"SET", self.name, token, b"NX", b"PX", self._milliseconds),
-                    (b"INCR", f"{self.name}:fence"),
+                    (b"INCR", self._counter),
                 )
             )
             if isinstance(reply, list) and reply[0] is not None and isinstance(reply[1], int):

@@ -147,9 +147,9 @@ class Cluster:
         for node in self.primaries():
             assert node.ask("FLUSHALL") == b"OK"
 
-    def move(self, slot: int, target: Node) -> None:
+    def move(self, slot: int, target: Node, source: Node | None = None) -> None:
         """Move a slot and its keys to another primary, step by step, as a resharding does."""
-        source = self.owner(slot)
+        source = source or self.owner(slot)
         if source is target:
             return
         target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
