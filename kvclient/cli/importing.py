@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from kvclient.cli.progress import progress
 from kvclient.cli.records import from_line
 from kvclient.cli.session import Problem
-from kvclient.client import Client
+from kvclient.client import Client, client_of
 from kvclient.serializers import PLAIN
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(given: Given) -> int:
     """
     name = given.settings.file
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(Client(given.options, None, PLAIN))
+        client = stack.enter_context(client_of(given.options, PLAIN))
         client.check()
         try:
             file: BinaryIO = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from kvclient.cli.arguments import Form
 from kvclient.cli.display import as_json, complain, write_typed
-from kvclient.client import tls_context
+from kvclient.client import client_of, tls_context
 from kvclient.connection import Connection
 from kvclient.errors import ServerError
 from kvclient.protocol import encode_command
+from kvclient.serializers import PLAIN
 from kvclient.text import show_raw
 
 if TYPE_CHECKING:
@@ -40,7 +41,12 @@ class Session:
         self._options = options
         self._form = form
         self._tls = tls_context(options) if options.tls else None
-        self._connection = self._open()
+        self._cluster = client_of(options, PLAIN) if options.nodes else None  # no connection to a node would do
+        self._connection = Connection(options, self._tls)
+        if self._cluster is None:
+            self._connection = self._open()
+        else:
+            self._cluster.check()
 
     def _open(self) -> Connection:
         connection = Connection(self._options, self._tls)
@@ -50,6 +56,8 @@ class Session:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+        if self._cluster is not None:
+            self._cluster.close()
 
     def ask(self, words: Sequence[bytes]) -> Reply:
         """One command's reply; an error reply is returned.
@@ -59,6 +67,11 @@ class Session:
             KVError: there is none.
         """
         _refuse_unanswered(words)
+        if self._cluster is not None:
+            try:
+                return self._cluster.execute(*words)
+            except ServerError as error:
+                return error
         if self._connection.closed:
             self._connection = self._open()
         try:

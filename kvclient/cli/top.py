@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from kvclient.cli.display import has_rich
-from kvclient.client import Client
+from kvclient.cli.session import Problem
+from kvclient.client import Client, client_of
 from kvclient.errors import KVError
 from kvclient.serializers import PLAIN
 from kvclient.text import harmless, quoted
@@ -36,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: Given) -> int:
     """Show it until it is interrupted; returns the exit status."""
     interval = max(0.05, given.settings.interval)
-    with Client(given.options, None, PLAIN) as client:
+    if given.options.nodes:
+        raise Problem("this shows one server: give the URL of a node, as in valkey://HOST:PORT")
+    with client_of(given.options, PLAIN) as client:
         client.check()
         before, pause = Look(client), threading.Event()
         try:

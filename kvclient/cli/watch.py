@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kvclient.cli.session import Problem
-from kvclient.client import Client
+from kvclient.client import Client, client_of
 from kvclient.errors import KVError
 from kvclient.serializers import PLAIN
 from kvclient.text import harmless, quoted
@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: Given) -> int:
     """Show them until it is interrupted; returns the exit status."""
     settings = given.settings
-    with Client(given.options, None, PLAIN) as client:
+    if given.options.nodes and not settings.channel:
+        raise Problem("each node of a cluster tells of its own keys only: give the URL of a node, or --channel")
+    with client_of(given.options, PLAIN) as client:
         client.check()
         if settings.channel:
             pattern, prefix = settings.pattern, 0

@@ -135,14 +135,15 @@ class ClusterClient(Client[In, Out]):
     ) -> Subscription:
         """Listen to channels, to patterns of channels, to shard channels; see Client.listen().
 
-        Every node tells of channels, whoever published; shard channels are told of by the node that has their slot, so
-        those of one subscription have to be in one.
+        Every node tells of channels, wherever a message was published; shard channels are told of by the node that has
+        their slot, so those of one subscription have to be in one.
         """
         wanted = [*shards]
         slots = {slot_of(to_bytes(name)) for name in wanted}
         if len(slots) > 1:
             raise crossing("SSUBSCRIBE")
-        slot = slots.pop() if slots else None
+        # publish() goes to the node that would have a key of that name: who listens there need not wait for the others.
+        slot = slots.pop() if slots else next((slot_of(to_bytes(name)) for name in channels), None)
         subscription = Subscription(lambda: self._listening_to(slot), self._timeout, reconnect=reconnect)
         try:
             subscription.subscribe(*channels, patterns=patterns, shards=wanted)

@@ -48,6 +48,8 @@ def parts_of(info: CommandInfo | None, words: Args, slots: SlotMap) -> list[Part
         everywhere = info is not None and info.request in {"all_shards", "all_nodes"} and info.response != "special"
         if everywhere or (info is not None and info.name == "RANDOMKEY"):
             return [Part(slots.some_slot(address), words) for address in slots.primaries]
+        if info is not None and info.name == "PUBLISH" and len(words) > 1:
+            return [Part(slot_of(to_bytes(words[1])), words)]  # any node would do, but messages shall keep their order
         return [Part(slots.any_slot(), words)]
     found = {slot_of(key) for key in keys}
     if len(found) == 1:

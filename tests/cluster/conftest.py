@@ -1,18 +1,9 @@
-"""A real cluster for the tests of a module that share it: three primaries, three replicas."""
+"""A real cluster for tests that do it no harm: three primaries, three replicas."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from cluster.harness import Cluster, real_cluster
-
-
-@pytest.fixture(scope="session")
-def shared_cluster() -> Iterator[Cluster]:
-    """One that nobody harms."""
-    with real_cluster() as cluster:
-        yield cluster
+from cluster.harness import Cluster
 
 
 @pytest.fixture

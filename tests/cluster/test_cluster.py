@@ -13,6 +13,7 @@ from cluster.harness import Cluster
 
 import kvclient
 from kvclient import serializers
+from kvclient.cli import main
 from kvclient.cluster.slots import slot_of
 from kvclient.connection import Connection
 from kvclient.errors import (
@@ -320,3 +321,19 @@ def test_an_interrupted_call_leaves_nothing_behind(
                 kv.mget(*reversed(KEYS))
     assert kv.mget(*KEYS) == [key.encode() for key in KEYS]
     assert kv.get(KEYS[7]) == KEYS[7].encode()
+
+
+def test_the_command_line(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    def kv(*words: str) -> tuple[int, str]:
+        status = main([cluster.url, *words])
+        return status, capsys.readouterr().out
+
+    assert kv("MSET", *(word for key in KEYS for word in (key, "v"))) == (0, "OK\n")
+    assert kv("DBSIZE") == (0, f"{len(KEYS)}\n")
+    status, out = kv("RENAME", "a", "b")
+    assert status == 1
+    assert "CROSSSLOT" in out
+    status, out = kv("export")
+    assert (status, len(out.splitlines())) == (0, len(KEYS))
+    for tool in (("top", "--once"), ("watch", "*")):
+        assert kv(*tool)[0] == 2  # of one node only, which is told
