@@ -20,6 +20,7 @@ from kvserver.commands import COMMANDS
 from kvserver.commands.acl import denied, deny
 from kvserver.commands.needs import all_needs
 from kvserver.commands.registry import DIRECT, Command, Flags, find, key_places
+from kvserver.commands.slots import check
 from kvserver.observe.log import get_logger
 from kvserver.observe.stats import End
 from kvserver.observe.usage import new_tally
@@ -212,6 +213,8 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
     if (denial := _denial(session, command, words)) is not None:
         deny(session, denial, "toplevel" if session.transaction is None else "multi")
         return _rejected(session, denied(session, denial))
+    if state.cluster is not None and (refusal := check(state.cluster, session, command, words)) is not None:
+        return _rejected(session, refusal)
     if session.subscribed and session.protocol == 2 and command.name not in _WHILE_SUBSCRIBED:
         return _rejected(session, errors.only_subscriptions(command.name))
     if session.monitoring and command.on_database:

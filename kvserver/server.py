@@ -314,7 +314,7 @@ class Server:
             self._accepting.join()
         if self._web is not None:  # until now it has told that the server stops
             ended = self._web.stop() and ended
-        return self._state.close_data() and ended
+        return self._state.close() and ended
 
     def _stop_accepting(self) -> None:
         self._state.stopping.set()

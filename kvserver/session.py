@@ -64,6 +64,8 @@ class Transaction:
     needs_memory: bool = False  # one of them may need more memory
     aborted: bool = False  # a command could not be queued, so EXEC will refuse
     size: int = 0  # bytes that the queued commands take up
+    slots: dict[int, tuple[str, list[bytes]]] | None = None
+    """In a cluster mode: of its first two slots, a command that has keys there, by its name and as an example."""
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +91,7 @@ class Session:
     replies: Replies = Replies.ON
     no_evict: bool = False
     no_touch: bool = False
+    read_only: bool = False  # READONLY: it may be served by a replica; CLIENT LIST shows it, and no more comes of it
     blocked: bool = False  # in a command that waits by design
     leaving: bool = False  # close once what has been answered so far is sent
     dropped: bool = False  # with leaving: send nothing more
@@ -226,4 +229,5 @@ class Session:
             self.replies = Replies.ON
         self.no_evict = False
         self.no_touch = False
+        self.read_only = False
         self._be_anybody()

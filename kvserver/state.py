@@ -22,6 +22,7 @@ from kvserver.buffers import Buffers, Part
 from kvserver.changes import Changes
 from kvserver.clients import Clients
 from kvserver.clock import MovableClock, wall_clock
+from kvserver.cluster import Cluster
 from kvserver.config import Config
 from kvserver.journal.service import Persistence, Policy
 from kvserver.monitors import Monitors
@@ -61,7 +62,12 @@ class State:
         if config.clock_command != "no" and not isinstance(clock, MovableClock):
             clock = MovableClock(clock)
         self.clock = clock
-        self.keyspace = Keyspace(config.databases, clock, durable=bool(config.data_dir))
+        mode = config.cluster_mode
+        self.cluster = None if mode == "off" else Cluster(emulated=mode == "emulated")
+        self.keyspace = Keyspace(
+            1 if self.stands_for_cluster else config.databases, clock, durable=bool(config.data_dir)
+        )
+        self.keyspace.can_swap = not self.stands_for_cluster
         self.persistence: Persistence | None = None  # with a data directory, once it has been opened
         self.clients = Clients()
         self.direct_sessions: dict[int, Session] = {}  # of the embedding program, by thread identifier
@@ -76,7 +82,9 @@ class State:
         self.changes = Changes(self.keyspace, self.pubsub, self.tracking)
         self.monitors = Monitors()
         self.pause = Pause()
-        self.special = False  # something is in force that dispatch has to mind for every session; see ``mind``
+        self.special = (
+            self.cluster is not None
+        )  # something is in force that dispatch has to mind for every session; see ``mind``
         self.usage = Usage()
         self.slow_commands = CommandLog()
         self.large_requests = CommandLog()
@@ -140,13 +148,19 @@ class State:
         """Note whether dispatch has to look closer at every command. Any thread; the lock keeps the newest answer."""
         with self._minding:
             self.special = (
-                self.users.are_limited
+                self.cluster is not None
+                or self.users.are_limited
                 or bool(self.monitors.sessions)
                 or self.pause.active
                 or self.counts_hotkeys()
                 or self.loading is not None
                 or self.refuses_writes is not None
             )
+
+    @property
+    def stands_for_cluster(self) -> bool:
+        """Whether it answers as a cluster of one node."""
+        return self.cluster is not None and self.cluster.emulated
 
     def is_protected(self) -> bool:
         """Whether only this machine is let in: there is no password, and nobody said that this is meant."""
@@ -205,6 +219,14 @@ class State:
         """Let the data directory go, everything written and synced; whether that could be done. Safe to call again."""
         persistence = self.persistence
         return persistence is None or persistence.close()
+
+    def close(self) -> bool:
+        """Take leave: tell what would break in a cluster, if that was noted, and close the data. Safe to call again."""
+        if self.cluster is not None:
+            totals = self.cluster.take_leave()
+            if totals is not None:
+                get_logger().info("cluster.report", **totals)
+        return self.close_data()
 
     def _policy(self) -> Policy:
         config = self.config

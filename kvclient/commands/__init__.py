@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from kvclient.commands.access import AccessCommands
 from kvclient.commands.base import command_names
 from kvclient.commands.bitmaps import BitmapCommands
+from kvclient.commands.cluster import ClusterCommands
 from kvclient.commands.conditional import ConditionalCommands
 from kvclient.commands.expiry import ExpiryCommands
 from kvclient.commands.keys import KeyCommands
@@ -38,6 +39,7 @@ class Commands(
     ScriptingCommands,
     ObservingCommands,
     AccessCommands,
+    ClusterCommands,
     ServerCommands,
     IntrospectionCommands,
 ):

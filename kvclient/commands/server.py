@@ -45,13 +45,13 @@ CONNECTION_COMMANDS: Final[dict[str, str]] = {
     **dict.fromkeys(("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"), _LISTEN),
     **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), _LISTEN),
     "MONITOR": _MONITOR,
+    **dict.fromkeys(("ASKING", "READONLY", "READWRITE"), _SETTING),
 }
 """Commands that exist, and are handled, but never by a method: the reason says what does it instead."""
 
 REFUSED: Final[dict[str, str]] = CONNECTION_COMMANDS | {
     "CLIENT|CAPA": _SETTING,
     "CLIENT|IMPORT-SOURCE": _SETTING,
-    **dict.fromkeys(("ASKING", "READONLY", "READWRITE"), _SETTING),
     **dict.fromkeys(("SYNC", "PSYNC"), _REPLICATE),
     **dict.fromkeys(("BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP"), _BLOCK),
     **dict.fromkeys(("BZPOPMIN", "BZPOPMAX", "BZMPOP"), _BLOCK),

@@ -301,3 +301,43 @@ def lcs_matches(reply: Reply) -> LcsMatches:
         length = integer(parts[2]) if len(parts) == 3 else None
         matches.append(LcsMatch(_span(parts[0]), _span(parts[1]), length))
     return LcsMatches(matches, integer(fields.get(b"len")))
+
+
+class ClusterTrouble(NamedTuple):
+    """Calls of one command that would break in a cluster, all for the same reason."""
+
+    reason: str
+    command: str  # in lower case
+    calls: int
+    example: list[bytes]  # the command with its keys, without its values
+
+
+class ClusterReport(NamedTuple):
+    """What would break in a cluster.
+
+    Attributes:
+        mode: what the server does with such calls: "report" or "emulated".
+        calls: how many there were.
+        left_out: how many of them are of kinds that found no room in the report.
+        troubles: the kinds, that with the most calls first.
+    """
+
+    mode: str
+    calls: int
+    left_out: int
+    troubles: list[ClusterTrouble]
+
+
+def cluster_report(reply: Reply) -> ClusterReport:
+    """The report of KV.CLUSTER REPORT."""
+    fields = table(reply)
+    troubles = [
+        ClusterTrouble(
+            text(kind.get(b"reason")), text(kind.get(b"command")), integer(kind.get(b"calls")),
+            blobs(kind.get(b"example")),
+        )
+        for kind in tables(fields.get(b"troubles"))
+    ]  # fmt: skip
+    return ClusterReport(
+        text(fields.get(b"mode")), integer(fields.get(b"calls")), integer(fields.get(b"left-out")), troubles
+    )

@@ -152,12 +152,13 @@ def flags_of(session: Session) -> str:
             ("b", session.blocked),
             ("t", tracked is not None),
             ("R", tracked is not None and tracked.broken),
+            ("B", tracked is not None and tracked.broadcast),
             ("d", session.dirty),
             ("c", session.leaving),
-            ("e", session.no_evict),
-            ("B", tracked is not None and tracked.broadcast),
-            ("T", session.no_touch),
             ("U", session.address.startswith("/")),
+            ("r", session.read_only),
+            ("e", session.no_evict),
+            ("T", session.no_touch),
         )
         if holds
     ]
@@ -304,7 +305,7 @@ def _user_filter(session: Session, _name: str, value: bytes) -> _Test:
 
 def _db_filter(session: Session, name: str, value: bytes) -> _Test:
     fault = f"ERR {name} is not an integer or out of range"
-    number, last = integer(value, fault), session.state.config.databases - 1
+    number, last = integer(value, fault), len(session.keyspace.databases) - 1
     if not INT32_MIN <= number <= INT32_MAX:
         raise Error(fault)
     if not 0 <= number <= last:

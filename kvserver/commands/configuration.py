@@ -77,9 +77,12 @@ def _matcher(pattern: bytes) -> Callable[[bytes], bool]:
 
 def _all(session: Session) -> dict[str, str]:
     values = {name: option.kind.show(getattr(session.state.config, option.name)) for name, option in _OPTIONS.items()}
-    is_durable = session.state.persistence is not None
+    shown = {
+        "appendonly": session.state.persistence is not None,
+        "cluster-enabled": session.state.stands_for_cluster,
+    }
     ports = {"port": str(session.state.port), "tls-port": str(session.state.tls_port)}  # 0 for none, as in Redis
-    return FIXED | values | ports | {"appendonly": "yes" if is_durable else "no"}
+    return FIXED | values | ports | {name: "yes" if holds else "no" for name, holds in shown.items()}
 
 
 @_config(

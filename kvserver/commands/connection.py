@@ -112,7 +112,7 @@ def hello(session: Session, *words: bytes) -> Reply:
         b"version": HELLO_VERSION.encode("ascii"),
         b"proto": protocol,
         b"id": session.id,
-        b"mode": b"standalone",
+        b"mode": b"cluster" if session.state.stands_for_cluster else b"standalone",
         b"role": b"master",
         b"modules": [],
     }

@@ -224,6 +224,8 @@ def move(db: Database, key: bytes, index: bytes) -> int:
 )
 def swapdb(db: Database, index1: bytes, index2: bytes) -> SimpleString:
     """Exchanges two databases, for every client at once."""
+    if not db.keyspace.can_swap:
+        raise Error(errors.NO_SWAPDB_IN_CLUSTER)
     first = _integer32(index1, "ERR invalid first DB index")
     second = _integer32(index2, "ERR invalid second DB index")
     if not {first, second} <= set(range(len(db.keyspace.databases))):

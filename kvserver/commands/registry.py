@@ -26,6 +26,7 @@ class Group(Enum):
     GENERIC = "generic"
     CONNECTION = "connection"
     SERVER = "server"
+    CLUSTER = "cluster"
     SCRIPTING = "scripting"
     TRANSACTIONS = "transactions"
     PUBSUB = "pubsub"
@@ -201,6 +202,20 @@ def every(table: dict[bytes, Command] | None = None) -> Iterator[Command]:
             yield entry
 
 
+def key_and_channel_places(entry: Command, words: Sequence[bytes]) -> range:
+    """As :func:`key_places`, with shard channels too: they have slots, as keys have.
+
+    Raises:
+        Error: as there.
+    """
+    keys = entry.keys
+    return _span(keys, words) if keys is not None and keys.access == "not_key" else key_places(entry, words)
+
+
+def _span(keys: Keys, words: Sequence[bytes]) -> range:
+    return range(keys.first, (keys.last if keys.last >= 0 else len(words) + keys.last) + 1, keys.step)
+
+
 def key_places(entry: Command, words: Sequence[bytes]) -> range:
     """Where the keys are among a command's words.
 
@@ -211,7 +226,7 @@ def key_places(entry: Command, words: Sequence[bytes]) -> range:
     if keys is None or keys.access == "not_key":
         return range(0)
     if not keys.count:
-        return range(keys.first, (keys.last if keys.last >= 0 else len(words) + keys.last) + 1, keys.step)
+        return _span(keys, words)
     count = as_integer(words[keys.count])
     behind = keys.first + (count or 0) * keys.step
     if count is None or count < 1 or behind > len(words):

@@ -7,6 +7,7 @@ from functools import partial
 
 from kvserver import errors
 from kvserver.access.rules import Needs
+from kvserver.cluster import Reason
 from kvserver.commands.acl import denied, deny
 from kvserver.commands.arguments import integer
 from kvserver.commands.containers import add_help
@@ -50,13 +51,15 @@ def _load(session: Session, script: bytes) -> Function:
     return function
 
 
-def _run(session: Session, function: Function, numkeys: bytes, words: tuple[bytes, ...]) -> Reply:
+def _run(session: Session, name: str, function: Function, numkeys: bytes, words: tuple[bytes, ...]) -> Reply:
     _check_allowed(session, function)
     count = integer(numkeys)
     if count > len(words):
         raise Error("ERR Number of keys can't be greater than number of args")
     if count < 0:
         raise Error("ERR Number of keys can't be negative")
+    if function in TOUCHES_ANY_KEY and session.state.cluster is not None:
+        session.state.cluster.report.note(Reason.UNDECLARED, name, [name.upper().encode("ascii"), *words[:count]])
     keyspace = session.keyspace
     with keyspace.lock:
         if not session.executing:
@@ -96,7 +99,7 @@ def _check_allowed(session: Session, function: Function) -> None:
 @_runs("EVAL", "script numkeys [key [key ...]] [arg [arg ...]]")
 def eval_(session: Session, script: bytes, numkeys: bytes, *words: bytes) -> Reply:
     """Runs one of the scripts that this server knows, atomically."""
-    return _run(session, _load(session, script), numkeys, words)
+    return _run(session, "eval", _load(session, script), numkeys, words)
 
 
 @_runs("EVALSHA", "sha1 numkeys [key [key ...]] [arg [arg ...]]")
@@ -105,7 +108,7 @@ def evalsha(session: Session, sha1: bytes, numkeys: bytes, *words: bytes) -> Rep
     function = session.state.scripts.get(sha1.lower())
     if function is None:
         raise Error(errors.NO_SCRIPT)
-    return _run(session, function, numkeys, words)
+    return _run(session, "evalsha", function, numkeys, words)
 
 
 @_scripting("SCRIPT", "subcommand [argument ...]", arity=-2)

@@ -20,6 +20,7 @@ _TYPES = {
     "index2": "integer", "db": "integer", "destination-db": "integer", "numreplicas": "integer", "timeout": "integer",
     "min-match-len": "integer", "client-id": "integer", "protover": "integer", "bit": "integer", "number": "integer",
     "destkey": "key", "srckey": "key", "numkeys": "integer", "bits": "integer", "numlocal": "integer",
+    "slot": "integer",
 }  # fmt: skip
 _SECOND_KEYS = ("newkey", "destination", "srckey")  # those that the command's second key specification is about
 

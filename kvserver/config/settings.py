@@ -276,6 +276,12 @@ class Config:
         "evicted when memory is limited.",
         live=True,
     )
+    cluster_mode: str = _option(
+        "off",
+        choice("off", "report", "emulated"),
+        "Find out what of a program would break in a cluster: report notes such calls for KV.CLUSTER REPORT; emulated "
+        "refuses them as a cluster does, and answers as a cluster of one node that has all slots, with one database.",
+    )
     data_dir: str = _option(
         "",
         PATH,

@@ -48,6 +48,7 @@ def _title(section: str) -> str:
 def _server(state: State) -> _Fields:
     uptime = int(time.monotonic() - state.started)
     system = platform.uname()
+    mode = "cluster" if state.stands_for_cluster else "standalone"
     return {
         "redis_version": REDIS_VERSION,
         "server_name": "kvserver",
@@ -55,8 +56,8 @@ def _server(state: State) -> _Fields:
         "redis_git_sha1": "00000000",
         "redis_git_dirty": 0,
         "redis_build_id": 0,
-        "redis_mode": "standalone",
-        "server_mode": "standalone",
+        "redis_mode": mode,
+        "server_mode": mode,
         "os": f"{system.system} {system.release} {system.machine}",
         "arch_bits": 64 if sys.maxsize > 2**32 else 32,
         "multiplexing_api": "threads",
@@ -325,8 +326,8 @@ def _latencystats(state: State) -> _Fields:
     }
 
 
-def _cluster(_state: State) -> _Fields:
-    return {"cluster_enabled": 0}
+def _cluster(state: State) -> _Fields:
+    return {"cluster_enabled": int(state.stands_for_cluster)}
 
 
 def _keyspace(state: State) -> _Fields:

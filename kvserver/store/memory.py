@@ -101,6 +101,7 @@ class Keyspace:
         self.observed = False  # uses of keys are noted, or memory is limited: nobody else pays for either
         self.touching = True  # false while a client with NO-TOUCH runs a command
         self.hits = self.misses = self.expired = 0
+        self.can_swap = True  # a cluster has one database
         self.snapshots = 0  # taken so far, which orders them
 
     def record(self, recorder: Recorder | None, commit: Callable[[], object] | None) -> None:

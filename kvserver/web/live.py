@@ -77,7 +77,7 @@ def about(state: State) -> dict[str, Any]:
         "maxmemory": config.maxmemory,
         "policy": config.maxmemory_policy,
         "maxclients": config.maxclients,
-        "databases": config.databases,
+        "databases": len(state.keyspace.databases),
         "fsync": config.fsync if config.data_dir else None,
         "trouble": trouble(state),
         "writes": config.web_writes == "yes",

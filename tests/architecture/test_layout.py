@@ -58,6 +58,7 @@ DOORS: dict[str, set[str]] = {
     "testing": {"clock", "commands", "dispatch", "errors", "observe", "protocol", "session", "store"},
     "embedded": {"access", "dispatch", "errors", "protocol", "session"},
     "clock": set(),
+    "cluster": set(),
     "systemd": {"config"},
     "threads": set(),
     "tls": {"config"},
@@ -67,6 +68,7 @@ DOORS: dict[str, set[str]] = {
     "commands": {
         "access",
         "clock",
+        "cluster",
         "config",
         "errors",
         "observe",
@@ -85,6 +87,7 @@ DOORS: dict[str, set[str]] = {
         "changes",
         "clients",
         "clock",
+        "cluster",
         "config",
         "errors",
         "journal",
@@ -132,6 +135,7 @@ THREADING_FILES = {
     "kvserver/access/users.py",  # the lock that orders changes of users
     "kvserver/buffers.py",  # the lock of what all connections hold together
     "kvserver/observe/stats.py",  # the lock of counters
+    "kvserver/cluster.py",  # the lock of the report
     "kvserver/clients.py",  # the lock of the list of connections
     "kvserver/embedded.py",  # a session for each thread of the embedding program
     "kvserver/expirer.py",  # the thread that removes expired keys

@@ -192,6 +192,21 @@ def real_cluster(primaries: int = 3, *, timeout: int = 2000, settings: tuple[str
             cluster.stop()
 
 
+@contextmanager
+def one_node() -> Iterator[Node]:
+    """A cluster of one primary that has all slots, and knows its address; it ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
+        node = Node(free_port(), Path(folder), 500, ("--cluster-announce-ip", "127.0.0.1"))
+        try:
+            node.start()
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", 1)
+            node.ask("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+            until(lambda: node.info()["cluster_state"] == "ok")
+            yield node
+        finally:
+            Cluster([node]).stop()
+
+
 def _join(cluster: Cluster, primaries: int) -> None:
     first, *others = cluster.nodes
     for number, node in enumerate(cluster.nodes):

@@ -39,10 +39,10 @@ DIFFERENCES = (
         r"command( (count|list|docs|info)( .*)?)?",
     ),
     Difference(
-        "HELP of OBJECT, CLIENT, CONFIG, COMMAND, PUBSUB and FUNCTION says it in other sentences",
+        "HELP of OBJECT, CLIENT, CONFIG, COMMAND, PUBSUB, FUNCTION and CLUSTER says it in other sentences",
         "They are made from the table of commands, as everything about commands is.",
         b"OBJECT HELP",
-        r"(object|client|config|command|pubsub|function) help",
+        r"(object|client|config|command|pubsub|function|cluster) help",
     ),
     Difference(
         "HELLO says `redis`, INFO names this server, neither a Lua module",
@@ -124,6 +124,20 @@ DIFFERENCES = (
         "The drawing is our own, and so are its parameters.",
         b"LOLWUT VERSION",
         r"lolwut.*",
+    ),
+    Difference(
+        "CLUSTER has no subcommands that change a cluster, or tell about nodes that there are not",
+        "`cluster-mode` emulates a cluster of one node.",
+        b"CLUSTER MEET 127.0.0.1 1",
+        r"cluster (?!slots|shards|nodes|info|keyslot|my|links|countkeysinslot|getkeysinslot|help).*",
+    ),
+    Difference(
+        "MSETEX with keys of several slots is refused in a cluster",
+        "As in Redis. Valkey 9.1 does not look at its keys, and sets them at whichever node it reaches, where nobody "
+        "finds them.",
+        b"MSETEX 2 a 1 b 2",
+        r"msetex 2 a 1 b 2",  # tests/cluster/test_emulated.py shows it in a cluster
+        shows_at_once=False,
     ),
     Difference(
         "HELP is a command",

@@ -78,6 +78,7 @@ _CALLS = {
     "ACL GETUSER": "ACL GETUSER default", "ACL SETUSER": "ACL SETUSER u on", "ACL DELUSER": "ACL DELUSER u",
     "ACL DRYRUN": "ACL DRYRUN default GET k", "ACL GENPASS": "ACL GENPASS", "ACL LOG": "ACL LOG",
     "ACL HELP": "ACL HELP",
+    "CLUSTER KEYSLOT": "CLUSTER KEYSLOT k", "READONLY": "READONLY", "READWRITE": "READWRITE",
 }  # fmt: skip
 _BEFORE = {
     "OBJECT FREQ": ["CONFIG SET maxmemory-policy allkeys-lfu"],
@@ -87,7 +88,8 @@ _BEFORE = {
     "HOTKEYS GET": ["HOTKEYS START METRICS 1 NET"],
     "CLIENT CACHING": ["CLIENT TRACKING ON OPTIN"],
 }
-# Containers have no reply of their own; CLIENT KILL's first-named reply is that of its old form.
+# Containers have no reply of their own; CLIENT KILL's first-named reply is that of its old form. What needs a cluster
+# is in tests/cluster/test_emulated.py.
 _SPECIAL = {
     "ACL",
     "ACL LOAD",
@@ -105,6 +107,18 @@ _SPECIAL = {
     "EVAL",
     "EVALSHA",
     "HOTKEYS",
+    "ASKING",
+    "CLUSTER",
+    "CLUSTER COUNTKEYSINSLOT",
+    "CLUSTER GETKEYSINSLOT",
+    "CLUSTER HELP",
+    "CLUSTER INFO",
+    "CLUSTER LINKS",
+    "CLUSTER MYID",
+    "CLUSTER MYSHARDID",
+    "CLUSTER NODES",
+    "CLUSTER SHARDS",
+    "CLUSTER SLOTS",
     "SAVE",
     "BGSAVE",
     "BGREWRITEAOF",
