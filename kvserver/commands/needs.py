@@ -79,9 +79,18 @@ def _access_by_options(name: str, words: Sequence[bytes]) -> str:
 def all_needs(entry: Command, words: Sequence[bytes], session: Session) -> list[Needs]:
     """What must be allowed for a command: what it needs, and what one that it is to run needs (KV.ONCE)."""
     needs = [needs_of(entry, words, session)]
-    if entry.name == "kv.once" and (inner := find(COMMANDS, words[3])) is not None:
+    if (inner := run_by(entry, words)) is not None:
         needs.append(needs_of(inner, words[3:], session))
     return needs
+
+
+def run_by(entry: Command, words: Sequence[bytes]) -> Command | None:
+    """The command that KV.ONCE is to run, with ``words`` from the third on; None for other commands.
+
+    None also if it is no command, or has too few arguments: then nothing is run.
+    """
+    inner = find(COMMANDS, words[3]) if entry.name == "kv.once" else None
+    return None if inner is None or len(words) - 3 < inner.minimum else inner
 
 
 def needs_of(entry: Command, words: Sequence[bytes], session: Session) -> Needs:

@@ -11,7 +11,8 @@ from itertools import pairwise
 from kvserver import errors
 from kvserver.cluster import Cluster, Reason, slot_of
 from kvserver.commands.arguments import as_integer
-from kvserver.commands.registry import COMMANDS, Command, Flags, find, key_and_channel_places
+from kvserver.commands.needs import run_by
+from kvserver.commands.registry import Command, Flags, key_and_channel_places
 from kvserver.protocol.replies import Error
 from kvserver.session import Session, Transaction
 
@@ -28,7 +29,7 @@ def check(cluster: Cluster, session: Session, entry: Command, words: Sequence[by
         return _check_exec(cluster, session)
     _note_database(cluster, session, entry, words)
     keys = _keys(entry, words)
-    slots = {slot_of(key): key for key in keys}
+    slots = set(map(slot_of, keys))
     if len(slots) > 1:
         return _refusal(cluster, Reason.CROSS_SLOT, entry.name, [*_names(entry, words), *keys])
     if slots and transaction is not None:
@@ -44,8 +45,8 @@ def _refusal(cluster: Cluster, reason: Reason, command: str, example: Sequence[b
 def _keys(entry: Command, words: Sequence[bytes]) -> list[bytes]:
     """Keys and shard channels; none if the arguments make no sense, which the command itself will say."""
     if entry.name == "kv.once":
-        inner = find(COMMANDS, words[3])
-        return [] if inner is None or len(words) - 3 < inner.minimum else _keys(inner, words[3:])
+        inner = run_by(entry, words)
+        return [] if inner is None else _keys(inner, words[3:])
     try:
         return [words[place] for place in key_and_channel_places(entry, words)]
     except Error:

@@ -171,6 +171,10 @@ def test_a_user_needs_what_the_command_needs(server: kvserver.Server) -> None:
             for words in (("INCR", "b:n"), ("DECR", "a:n"), ("GETDEL", "a:n")):
                 with pytest.raises(AuthError, match="NOPERM"):
                     ann.kv_once("2", 1000, *words)
+        with Wire(server.port) as wire:  # too few arguments are an error, also for those who may not do everything
+            assert wire.ask("AUTH", "ann", "secret") == b"+OK\r\n"
+            for command in ("MSETEX", "RENAME", "INCR"):
+                assert wire.ask("KV.ONCE", "t", 1000, command).startswith(b"-ERR wrong number of arguments")
         kv.acl_setuser("ann", "-kv.once")
         with (
             kvclient.connect(server.url, username="ann", password="secret") as ann,
