@@ -56,6 +56,7 @@ server stops. A change holds at once; one of `write-timeout` or `tcp-keepalive` 
 _READ_ONLY = """## Names that only answer
 
 Tools ask for these settings of Redis. They have one value here, and `CONFIG SET` takes no other.
+But `cluster-enabled` is `yes` where `cluster-mode` is `emulated`.
 """
 
 

@@ -5,14 +5,18 @@ What it notes of calls that would break in a cluster is in test_report.py.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio.cluster
 import redis.cluster
 import valkey.cluster
+from authorities import Authority, Identity
 from cluster.harness import one_node
 from conformance.generators import batches
 from conformance.oracle import Pair, Wire, parse
@@ -20,6 +24,7 @@ from conformance.test_against_valkey import compare_replies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.lock import Lock
+from support import need
 
 import kvclient
 import kvserver
@@ -70,6 +75,26 @@ def test_clients_for_clusters_work(emulated: kvserver.Server, make: Any, protoco
             assert pipeline.execute() == [1, b"1"]
         with client.lock("lock", timeout=10):
             assert client.exists("lock") == 1
+
+
+def test_an_asynchronous_client_for_clusters_works(emulated: kvserver.Server) -> None:
+    async def use() -> list[bytes | None]:
+        async with redis.asyncio.cluster.RedisCluster(host="127.0.0.1", port=emulated.port) as client:
+            await client.mset_nonatomic({"a": "1", "b": "2"})
+            return await client.mget_nonatomic("a", "b")
+
+    assert asyncio.run(use()) == [b"1", b"2"]
+
+
+def test_redis_cli_finds_the_cluster_whole(emulated: kvserver.Server) -> None:
+    done = subprocess.run(
+        [need("redis-cli"), "--cluster", "check", f"127.0.0.1:{emulated.port}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "[OK] All 16384 slots covered." in done.stdout
+    assert "[OK] All nodes agree about slots configuration." in done.stdout
 
 
 # As a real node
@@ -232,6 +257,16 @@ def test_the_address_is_the_one_that_the_client_has_found(tmp_path: Path) -> Non
                 ((first, last, node),) = kv.cluster_slots()  # type: ignore[misc, union-attr]
                 assert (first, last) == (0, 16383)
                 assert node[:2] == [host, server.port]  # type: ignore[index]
+
+
+def test_a_client_with_tls_is_told_the_port_for_tls(identity: Identity, authority: Authority) -> None:
+    settings = {"tls_cert": identity.cert, "tls_key": identity.key, "cluster_mode": "emulated"}
+    with kvserver.Server(port=0, tls_port=0, **settings) as server:
+        port = server.tls_port
+        with kvclient.connect(f"rediss://127.0.0.1:{port}?tls_ca={authority.file}") as kv:
+            (shard,) = kv.cluster_shards()
+            assert "tls-port" in str(shard[b"nodes"])
+            assert f":{port}@" in kv.cluster_nodes()
 
 
 def test_the_typed_client(emulated: kvserver.Server) -> None:
