@@ -82,9 +82,8 @@ class State:
         self.changes = Changes(self.keyspace, self.pubsub, self.tracking)
         self.monitors = Monitors()
         self.pause = Pause()
-        self.special = (
-            self.cluster is not None
-        )  # something is in force that dispatch has to mind for every session; see ``mind``
+        # Whether something is in force that dispatch has to mind for every session; see ``mind``.
+        self.special = self.cluster is not None
         self.usage = Usage()
         self.slow_commands = CommandLog()
         self.large_requests = CommandLog()
