@@ -215,21 +215,15 @@ class Client(Toolbox[In, Out]):
         refuse_connection_commands(args)
         if self._prefix:
             raise CommandRefusedError(NOT_IN_A_NAMESPACE)
-        payload, seconds = encode_command(args), self._timeout if timeout is None else timeout
-        with self._told(name_of(args)):
-            return self._run(payload, to.anything, False, seconds)
+        return self.run(args, to.anything, False, self._timeout if timeout is None else timeout, self.options.retries)
 
     def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
         payload = encode_command(words)
         timeout = self._timeout if patience is None else self._timeout + patience
         if self._observer is not None:
             with self._told(name_of(words)):
-                return self._run(payload, convert, safe, timeout)
-        deadline = _monotonic() + timeout
-        try:  # most calls succeed
-            return self._attempt(payload, convert, deadline)
-        except KVError as error:
-            return self._again(error, payload, convert, safe, deadline, self.options.retries)
+                return self._run(payload, convert, safe, timeout, self.options.retries)
+        return self._run(payload, convert, safe, timeout, self.options.retries)
 
     def _told(self, name: str, count: int = 1) -> contextlib.AbstractContextManager[None]:
         """For a with block that is a call: the observer is told of it at its end, if there is one."""
@@ -240,17 +234,13 @@ class Client(Toolbox[In, Out]):
         with self._told(name_of(words)):
             return self._run(encode_command(words), convert, safe, timeout, retries)
 
-    def _run(
-        self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int | None = None
-    ) -> T:
+    def _run(self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int) -> T:
         """Send one command and convert its reply; again if it failed and that cannot apply it twice."""
         deadline = _monotonic() + timeout
-        try:
+        try:  # most calls succeed
             return self._attempt(payload, convert, deadline)
         except KVError as error:
-            return self._again(
-                error, payload, convert, safe, deadline, self.options.retries if retries is None else retries
-            )
+            return self._again(error, payload, convert, safe, deadline, retries)
 
     def _again(
         self, error: KVError, payload: bytes, convert: Callable[[Reply], T], safe: bool, deadline: float, retries: int

@@ -91,16 +91,18 @@ class Manner(Generic[In, Out]):
 class Batch(Commands[In, Out], Queued[In, Out]):
     """Commands that wait to be sent together: what pipelines and transactions, threaded and async, have in common."""
 
+    _payloads: list[bytes]
+    _futures: list[Future[object]]
+    _patience: float
+    _safe: bool
+
     def __init__(self, manner: Manner[In, Out]) -> None:
         super().__init__(manner.serializer, manner.prefix)
         self._timeout = manner.timeout
         self._retries = manner.retries
         self._raise_errors = manner.raise_errors
         self._told = manner.told
-        self._payloads: list[bytes] = []
-        self._futures: list[Future[object]] = []
-        self._patience = 0.0
-        self._safe = True
+        self._clear()
 
     def _submit(
         self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None = None

@@ -6,24 +6,21 @@ Not here: which node that is (slots.py, keys.py, split.py), and how a command ge
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from kvclient.client import Client
-from kvclient.cluster.pipeline import ClusterPipeline, ClusterTransaction
-from kvclient.cluster.redirects import moved_slot, step_after
+from kvclient.cluster.pipeline import ClusterPipeline, ClusterTransaction, outcomes
+from kvclient.cluster.plan import Sent, replies_among
+from kvclient.cluster.redirects import Route
 from kvclient.cluster.router import Router
 from kvclient.cluster.slots import slot_of
-from kvclient.cluster.split import Part, crossing, merged, parts_of
-from kvclient.commands import refuse_connection_commands, to
+from kvclient.cluster.split import merged, one_slot, parts_of
+from kvclient.cluster.walk import Walk
+from kvclient.commands import to
 from kvclient.commands.base import prefixed
-from kvclient.errors import (
-    CommandRefusedError,
-    KVError,
-    ProtocolError,
-)
+from kvclient.errors import CommandRefusedError, KVError
 from kvclient.listening import Subscription
 from kvclient.observer import name_of
-from kvclient.pipeline import NOT_IN_A_NAMESPACE
 from kvclient.protocol import to_bytes
 from kvclient.serializers import In, Out
 from kvclient.transaction import watching
@@ -35,12 +32,11 @@ if TYPE_CHECKING:
     from kvclient.commands.base import Args
     from kvclient.connection import Connection
     from kvclient.nearcache import NearCache
-    from kvclient.protocol import Key, Name, Reply, Value
+    from kvclient.protocol import Key, Name, Reply
     from kvclient.transaction import Transaction, WatchingTransaction
 
 T = TypeVar("T")
-_WALKS = 4096
-"""More than a cluster has nodes: a cursor of scan() is that of a node times this, plus which node it is."""
+NO_NEAR_CACHE: Final = "a near cache is told of changes by one server: it is not for a cluster"
 _monotonic = time.monotonic
 
 
@@ -58,16 +54,9 @@ class ClusterClient(Client[In, Out]):
 
     def check(self) -> None:
         """Make sure that the cluster can be reached. As Client.check()."""
-        self._pool.give(self._pool.take(_monotonic() + self._timeout))
+        self._pool.refresh(self._pool.slots, _monotonic() + self._timeout)
 
     # ---- one command -------------------------------------------------------------------------------------------
-
-    def execute(self, *args: Value, timeout: float | None = None) -> Reply:
-        """Run any command; see Client.execute(). What its keys are, the servers are asked once."""
-        refuse_connection_commands(args)
-        if self._prefix:
-            raise CommandRefusedError(NOT_IN_A_NAMESPACE)
-        return self.run(args, to.anything, False, self._timeout if timeout is None else timeout, self.options.retries)
 
     def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
         timeout = self._timeout if patience is None else self._timeout + patience
@@ -79,16 +68,15 @@ class ClusterClient(Client[In, Out]):
         with self._told(name_of(words)):
             info = self._pool.info(words, deadline)
             if info is not None and info.name == "SCAN":
-                return convert(self._scan(words, deadline))
+                walk = Walk(words, self._pool.slots)
+                part = walk.part
+                page = None if part is None else self._pool.routed(part, to.anything, deadline, safe=True)
+                return convert(walk.page(page))
             parts = parts_of(info, words, self._pool.slots)
             if len(parts) == 1:
                 return self._pool.routed(parts[0], convert, deadline, safe=safe, again=retries > 0)
-            replies = self._together(parts, deadline, safe=safe)
-            return convert(merged(info, parts, replies))
-
-    def _together(self, parts: list[Part], deadline: float, *, safe: bool) -> list[Reply]:
-        """The replies to the parts of one command, errors among them."""
-        return self.pipeline().replies_to(parts, deadline, safe=safe)
+            sent = [Sent(part, safe) for part in parts]
+            return convert(merged(info, parts, replies_among(outcomes(self._pool, sent, deadline, again=retries > 0))))
 
     # ---- several commands --------------------------------------------------------------------------------------
 
@@ -107,26 +95,17 @@ class ClusterClient(Client[In, Out]):
     ) -> T:
         """As Client.transaction() with keys to watch, which have to be in one slot, and all others with them."""
         manner, keys = self._manner(timeout), [*watch]
-        found = {slot_of(prefixed(self._prefix, key)) for key in keys}
-        if len(found) > 1:
-            raise crossing("WATCH")
+        slot = one_slot((prefixed(self._prefix, key) for key in keys), "WATCH") or 0
         nodes, deadline = self._pool, _monotonic() + manner.timeout
-        slot, attempt = found.pop() if found else 0, 1
+        route = Route(slot, safe=False, again=True)
         while True:
             address, seen = nodes.owner(slot, deadline), nodes.slots
             try:
                 return watching(nodes.pool(address), work, keys, manner)
             except KVError as error:
-                if moved_slot(error) not in {None, slot}:  # of another key, which is not where the watched ones are
-                    raise crossing("the transaction") from error
-                left = deadline - _monotonic()
-                step = step_after(error, attempt, safe=False, again=True, left=left, asked=address)
-                if step is None:
-                    raise
-                # Nothing was applied, and while a slot is on its way there is nobody to watch its keys.
-                nodes.pause(step.pause or 0.01)
-                nodes.look_again(seen, deadline, first=step.address)
-            attempt += 1
+                step = route.after_together(error, address, deadline - _monotonic())
+            nodes.pause(step.pause)
+            nodes.look_again(seen, deadline, first=step.address, last=route.failed)
 
     # ---- listening ---------------------------------------------------------------------------------------------
 
@@ -139,11 +118,10 @@ class ClusterClient(Client[In, Out]):
         their slot, so those of one subscription have to be in one.
         """
         wanted = [*shards]
-        slots = {slot_of(to_bytes(name)) for name in wanted}
-        if len(slots) > 1:
-            raise crossing("SSUBSCRIBE")
-        # publish() goes to the node that would have a key of that name: who listens there need not wait for the others.
-        slot = slots.pop() if slots else next((slot_of(to_bytes(name)) for name in channels), None)
+        slot = one_slot(map(to_bytes, wanted), "SSUBSCRIBE")
+        if slot is None:
+            # publish() goes to the node that would have a key of that name: who listens there waits for no other.
+            slot = next((slot_of(to_bytes(name)) for name in channels), None)
         subscription = Subscription(lambda: self._listening_to(slot), self._timeout, reconnect=reconnect)
         try:
             subscription.subscribe(*channels, patterns=patterns, shards=wanted)
@@ -168,29 +146,9 @@ class ClusterClient(Client[In, Out]):
             CommandRefusedError: always.
         """
         del prefixes, max_keys
-        raise CommandRefusedError("a near cache is told of changes by one server: it is not for a cluster")
+        raise CommandRefusedError(NO_NEAR_CACHE)
 
     # ---- iterating ---------------------------------------------------------------------------------------------
-
-    def _scan(self, words: Args, deadline: float) -> Reply:
-        """SCAN, over one primary after the other. A cursor tells which of them it belongs to."""
-        cursor = int(to_bytes(words[1])) if len(words) > 1 and to_bytes(words[1]).isdigit() else 0
-        inner, place = divmod(cursor, _WALKS)
-        primaries = self._pool.slots.primaries
-        if place >= len(primaries):
-            return [b"0", []]
-        part = Part(self._pool.slots.some_slot(primaries[place]), (b"SCAN", inner, *words[2:]))
-        reply = self._scanned(part, deadline)
-        following, keys = reply
-        if following:
-            return [b"%d" % (following * _WALKS + place), keys]
-        return [b"%d" % (place + 1 if place + 1 < len(primaries) else 0), keys]
-
-    def _scanned(self, part: Part, deadline: float) -> tuple[int, Reply]:
-        match self._pool.routed(part, to.anything, deadline, safe=True):
-            case [bytes(following), list(keys)] if following.isdigit():
-                return int(following), keys
-        raise ProtocolError("the node answered SCAN with something else")
 
     def scan_iter(
         self,

@@ -9,62 +9,46 @@ slot; others who want to know wait for its answer.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, TypeVar
 
-from kvclient.cluster.keys import parse_info
-from kvclient.cluster.slots import Address, SlotMap, parse_slots
+from kvclient.cluster.atlas import NO_ANSWER, PATIENCE, WHO_HAS_WHAT, Atlas, info_name, what_is
+from kvclient.cluster.slots import Address, SlotMap
 from kvclient.connection import Connection
-from kvclient.errors import (
-    CallTimeoutError,
-    CannotConnectError,
-    ClientClosedError,
-    KVConnectionError,
-    KVError,
-    ProtocolError,
-    ServerError,
-)
+from kvclient.errors import ClientClosedError, KVError, ServerError
 from kvclient.pool import Pool
-from kvclient.protocol import encode_command, to_bytes
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
-    from kvclient.cluster.keys import CommandInfo
+    from kvclient.cluster.atlas import Info, Question
     from kvclient.commands.base import Args
     from kvclient.observer import Observer
     from kvclient.protocol import Reply
     from kvclient.url import Options
 
-_PATIENCE: Final = 1.0  # seconds for one node to say who has which slot, before another is asked
-_CLUSTER_SLOTS: Final = encode_command((b"CLUSTER", b"SLOTS"))
+T = TypeVar("T")
 _monotonic = time.monotonic
 
 
-class Nodes:
+class Nodes(Atlas):
     """All nodes of one cluster. It lends connections to any of them, as a Pool does to one server.
 
     Args:
         options: those of the client; `max_connections` is for each node.
         tls: what to encrypt with.
         observer: is told of connections.
-
-    Attributes:
-        slots: who has which slot, as far as is known. Empty before the first refresh().
     """
 
     def __init__(self, options: Options, tls: ssl.SSLContext | None, observer: Observer | None) -> None:
-        self._options, self._tls, self._observer = options, tls, observer
-        self._seeds = [Address(host, port) for host, port in options.nodes]
+        super().__init__(options)
+        self._tls, self._observer = tls, observer
         self._lock = threading.Lock()
         self._pools: dict[str, Pool] = {}  # by address, as text
         self._news: threading.Event | None = None  # set once whoever asks for the slots now has them
         self._closed = threading.Event()
-        self._infos: dict[str, CommandInfo | None] = {}
-        self.slots = SlotMap(())
 
     # ---- connections -----------------------------------------------------------------------------------------
 
@@ -94,9 +78,8 @@ class Nodes:
         Raises:
             CannotConnectError, AuthError, PoolTimeoutError, ClientClosedError: as a pool.
         """
-        if not self.slots.primaries:
-            self.refresh(self.slots, deadline)
-        return self.pool(random.choice(self.slots.primaries)).take(deadline)  # noqa: S311 - to spread them
+        self._know(deadline)
+        return self.pool(self.some_primary()).take(deadline)
 
     def give(self, connection: Connection, /) -> None:
         """Take back one whose replies have all been read."""
@@ -108,7 +91,7 @@ class Nodes:
 
     def listening(self) -> Connection:
         """A connection to some node, for what the servers send unasked; not open yet."""
-        return self.listening_to(random.choice(self.slots.primaries))  # noqa: S311
+        return self.listening_to(self.some_primary())
 
     def listening_to(self, address: Address) -> Connection:
         """The same to one node."""
@@ -144,10 +127,13 @@ class Nodes:
         Raises:
             CannotConnectError: no node says who has which.
         """
+        self._know(deadline)
+        return self.known_owner(slot)
+
+    def _know(self, deadline: float) -> None:
+        """Ask who has which slot, if that is not known at all."""
         if not self.slots.primaries:
             self.refresh(self.slots, deadline)
-        slots = self.slots
-        return slots.owner(slot) or random.choice(slots.primaries)  # noqa: S311 - it will say that nobody has it
 
     def refresh(
         self, seen: SlotMap, deadline: float, *, first: Address | None = None, last: Address | None = None
@@ -173,35 +159,25 @@ class Nodes:
             news.wait(max(0.0, deadline - _monotonic()))
             return
         try:
-            self.slots = self._asked(self._candidates(first, last), deadline)
+            self.slots = self._asked(self.candidates(first, last), WHO_HAS_WHAT, deadline)
         finally:
             with self._lock:
                 self._news = None
             news.set()
         self._forget_others()
 
-    def _candidates(self, first: Address | None, last: Address | None) -> list[Address]:
-        """Whom to ask, in which order: those that are known, by chance, then those that the URL names."""
-        known = list(self.slots.nodes)
-        random.shuffle(known)
-        order = [*([first] if first else []), *known, *self._seeds]
-        found = [address for address in dict.fromkeys(order) if address != last]
-        return [*found, *([last] if last else [])]
-
-    def _asked(self, candidates: Iterable[Address], deadline: float) -> SlotMap:
+    def _asked(self, candidates: Iterable[Address], question: Question[T], deadline: float) -> T:
+        """What the first node tells that answers."""
         error: KVError | None = None
         for address in candidates:
             now = _monotonic()
             if now >= deadline:
                 break
             try:
-                reply = self._ask(address, _CLUSTER_SLOTS, min(deadline, now + _PATIENCE))
-                return parse_slots(reply, address)
-            except (KVConnectionError, CallTimeoutError, ProtocolError, ServerError) as failure:
+                return question.told(self._ask(address, question.payload, min(deadline, now + PATIENCE)), address)
+            except NO_ANSWER as failure:
                 error = failure
-        if isinstance(error, ServerError):
-            raise error
-        raise CannotConnectError(f"no node of {self._options.address} says who has which slot: {error}") from error
+        raise self.nobody_says(question.what, error)
 
     def _ask(self, address: Address, payload: bytes, deadline: float) -> Reply:
         pool = self.pool(address)
@@ -218,7 +194,7 @@ class Nodes:
 
     def _forget_others(self) -> None:
         """Close the connections to nodes that are not part of the cluster any more."""
-        names = {str(address) for address in (*self.slots.nodes, *self._seeds)}
+        names = {str(address) for address in self.members()}
         with self._lock:
             gone = [self._pools.pop(name) for name in [*self._pools] if name not in names]
         for pool in gone:
@@ -226,18 +202,15 @@ class Nodes:
 
     # ---- commands --------------------------------------------------------------------------------------------
 
-    def info(self, words: Args, deadline: float) -> CommandInfo | None:
+    def info(self, words: Args, deadline: float) -> Info:
         """What the servers say of a command; they are asked once for each name.
 
         Raises:
             KVError: they cannot be asked.
         """
-        word = words[0]
-        name = (word if isinstance(word, str) else to_bytes(word).decode("utf-8", "backslashreplace")).upper()
-        if name not in self._infos:
-            payload = encode_command((b"COMMAND", b"INFO", name))
-            address = self.owner(self.slots.any_slot() if self.slots.primaries else 0, deadline)
-            reply = self._ask(address, payload, deadline)
-            self._infos[name] = parse_info(reply[0]) if isinstance(reply, list) and reply else None
-        info = self._infos[name]
+        name = info_name(words)
+        if name not in self.infos:
+            self._know(deadline)
+            self.infos[name] = self._asked(self.candidates(), what_is(name), deadline)
+        info = self.infos[name]
         return None if info is None else info.of(words)

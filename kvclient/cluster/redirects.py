@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvclient.cluster.slots import Address
+from kvclient.cluster.split import crossing
 from kvclient.errors import (
     CallTimeoutError,
     CannotConnectError,
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 3
 """So many redirections follow each other without a pause; more mean that the nodes do not agree yet."""
+
+
+_ON_ITS_WAY = 0.01
+"""Seconds to wait before a slot that is on its way to another node is looked at again."""
 
 
 class Step(NamedTuple):
@@ -70,6 +75,53 @@ def step_after(error: KVError, attempt: int, *, safe: bool, again: bool, left: f
     elif isinstance(cause, ConnectionLostError | CallTimeoutError) and (safe or cause.applied == "no"):
         step = Step(0.0 if attempt == 1 else pause_of(attempt), refresh=True)
     return step if step is not None and step.pause < left else None
+
+
+class Route:
+    """Where one call is sent, from attempt to attempt.
+
+    Args:
+        slot: of its keys.
+        safe, again: as for step_after().
+
+    Attributes:
+        address: the node to ask next, if it is known; otherwise whoever has the slot.
+        asking: whether to tell it ASKING before.
+        failed: the node that was asked and did not answer, if that is why there is another attempt.
+    """
+
+    def __init__(self, slot: int, *, safe: bool, again: bool) -> None:
+        self.slot = slot
+        self._safe, self._again = safe, again
+        self._attempt = 1
+        self.address: Address | None = None
+        self.asking = False
+        self.failed: Address | None = None
+
+    def after(self, error: KVError, asked: Address, left: float) -> Step:
+        """What to do before the next attempt.
+
+        Raises:
+            KVError: the error, if there is to be none.
+        """
+        step = step_after(error, self._attempt, safe=self._safe, again=self._again, left=left, asked=asked)
+        if step is None:
+            raise error
+        self._attempt += 1
+        self.address, self.asking = step.address, step.asking
+        self.failed = None if isinstance(error, ServerError) else asked
+        return step
+
+    def after_together(self, error: KVError, asked: Address, left: float) -> Step:
+        """The same for commands that run together: they do not follow a key on its way, but wait until all have moved.
+
+        Raises:
+            CrossSlotError: one of their keys is in another slot.
+        """
+        if moved_slot(error) not in {None, self.slot}:
+            raise crossing("the transaction") from error
+        step = self.after(error, asked, left)
+        return step._replace(pause=max(step.pause, _ON_ITS_WAY)) if step.asking else step
 
 
 def root_of(error: KVError) -> KVError:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from kvclient.cluster.atlas import GONE
 from kvclient.cluster.nodes import Nodes
-from kvclient.cluster.redirects import step_after
+from kvclient.cluster.redirects import Route
 from kvclient.errors import (
     CallTimeoutError,
     CannotConnectError,
@@ -42,22 +43,16 @@ class Router(Nodes):
     ) -> T:
         """Send a command to the node that has its slot, wherever that is by then."""
         payload = encode_command(part.words)
-        address, asking, attempt = self.owner(part.slot, deadline), False, 1
+        route = Route(part.slot, safe=safe, again=again)
         while True:
-            seen = self.slots
+            seen, address = self.slots, route.address or self.owner(part.slot, deadline)
             try:
-                return self._attempt_at(address, payload, convert, deadline, asking=asking)
+                return self._attempt_at(address, payload, convert, deadline, asking=route.asking)
             except KVError as error:
-                left = deadline - _monotonic()
-                step = step_after(error, attempt, safe=safe, again=again, left=left, asked=address)
-                if step is None:
-                    raise
-                failed = not isinstance(error, ServerError)
+                step = route.after(error, address, deadline - _monotonic())
             self.pause(step.pause)
             if step.refresh:
-                self.look_again(seen, deadline, first=step.address, last=address if failed else None)
-            address, asking = step.address or self.owner(part.slot, deadline), step.asking
-            attempt += 1
+                self.look_again(seen, deadline, first=step.address, last=route.failed)
 
     def look_again(
         self, seen: SlotMap, deadline: float, *, first: Address | None = None, last: Address | None = None
@@ -77,9 +72,8 @@ class Router(Nodes):
         A node that stands still is found out half-way to the deadline: if another has its slots by then, there is no
         use in waiting for it.
         """
-        now = _monotonic()
-        pool, half = self.pool(address), now + (deadline - now) / 2
-        connection = self._taken(pool, half)
+        pool, half = self.pool(address), half_way(deadline)
+        connection = self.taken(pool, half)
         try:
             if asking:
                 connection.call(_ASKING, half)
@@ -101,16 +95,28 @@ class Router(Nodes):
         pool.give(connection)
         return result
 
-    def _taken(self, pool: Pool, deadline: float) -> Connection:
+    def taken(self, pool: Pool, deadline: float) -> Connection:
+        """A connection to one node.
+
+        Raises:
+            CannotConnectError, AuthError, PoolTimeoutError: there is none; perhaps the node has left the cluster.
+            ClientClosedError: the client is closed.
+        """
         try:
             return pool.take(deadline)
         except ClientClosedError:
             if self.is_closed:
                 raise
-            raise CannotConnectError("the node is not part of the cluster any more") from None
+            raise CannotConnectError(GONE) from None
 
     def has_slots(self, address: Address, deadline: float) -> bool:
         """Whether the others say that a node has slots."""
         seen = self.slots
         self.look_again(seen, deadline, last=address)
         return address in self.slots.primaries
+
+
+def half_way(deadline: float) -> float:
+    """The moment half-way between now and a deadline."""
+    now = _monotonic()
+    return now + (deadline - now) / 2

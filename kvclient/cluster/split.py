@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvclient.cluster.slots import slot_of
@@ -62,6 +62,18 @@ def parts_of(info: CommandInfo | None, words: Args, slots: SlotMap) -> list[Part
 def crossing(name: str) -> CrossSlotError:
     """The error that says so, and what to do."""
     return CrossSlotError("CROSSSLOT", f"{name.replace('|', ' ')} has keys of several slots")
+
+
+def one_slot(keys: Iterable[bytes], name: str) -> int | None:
+    """The slot of all these keys; None if there are none.
+
+    Raises:
+        CrossSlotError: they are in several; `name` is what has them.
+    """
+    found = {slot_of(key) for key in keys}
+    if len(found) > 1:
+        raise crossing(name)
+    return found.pop() if found else None
 
 
 def _split(words: Args, group: int) -> list[Part]:

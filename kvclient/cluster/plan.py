@@ -1,0 +1,150 @@
+"""The commands of a pipeline or a transaction: which of them go where, and what comes of them. Without input or output.
+
+Not here: sending them (pipeline.py, and its counterpart for asyncio).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from kvclient.cluster.split import Part, merged, one_slot, parts_of
+from kvclient.errors import CrossSlotError, KVError, ServerError
+from kvclient.pipeline import Batch
+from kvclient.serializers import In, Out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from kvclient.cluster.atlas import Info
+    from kvclient.cluster.slots import Address, SlotMap
+    from kvclient.commands.base import Args, Future
+    from kvclient.protocol import Reply
+
+T = TypeVar("T")
+
+
+class Lost(NamedTuple):
+    """What came of a command that was not answered."""
+
+    error: KVError
+
+
+class Sent(NamedTuple):
+    """What a node is sent, and whether sending it twice is as good as once."""
+
+    part: Part
+    safe: bool
+
+
+class _Call(NamedTuple):
+    """A command: what it is, and which parts of it go where."""
+
+    info: Info
+    parts: list[Part]
+
+
+class Plan:
+    """Commands to be sent together.
+
+    Attributes:
+        sent: all their parts, in order.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[_Call | ServerError] = []
+        self.sent: list[Sent] = []
+
+    def add(self, info: Info, words: Args, slots: SlotMap, *, safe: bool) -> None:
+        """One more command. What goes nowhere, since its keys are in several slots, fails by itself."""
+        try:
+            parts = parts_of(info, words, slots)
+        except ServerError as error:
+            self._calls.append(error)
+            return
+        self._calls.append(_Call(info, parts))
+        self.sent += [Sent(part, safe) for part in parts]
+
+    def settle(self, outcomes: Iterable[Reply | Lost], futures: list[Future[object]]) -> None:
+        """Have each future take what came of its command's parts.
+
+        Raises:
+            KVError: some were not answered; the futures of all others are settled.
+        """
+        following = iter(outcomes)
+        lost: KVError | None = None
+        for call, future in zip(self._calls, futures, strict=True):
+            try:
+                future.settle(_whole(call, following))
+            except ServerError as refused:
+                future.settle(refused)
+            except KVError as error:
+                future.fail(error)
+                lost = lost or error
+        if lost is not None:
+            raise lost
+
+
+def _whole(call: _Call | ServerError, outcomes: Iterator[Reply | Lost]) -> Reply:
+    """What came of a command of which the next outcomes are the parts."""
+    if isinstance(call, ServerError):
+        return call
+    return merged(call.info, call.parts, replies_among([next(outcomes) for _ in call.parts]))
+
+
+def replies_among(outcomes: Iterable[Reply | Lost]) -> list[Reply]:
+    """The outcomes, if all are replies.
+
+    Raises:
+        KVError: what the first of the others failed with.
+    """
+    replies: list[Reply] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Lost):
+            raise outcome.error
+        replies.append(outcome)
+    return replies
+
+
+def by_node(sent: Sequence[Sent], owner: Callable[[int], Address]) -> dict[Address, list[int]]:
+    """Which places of `sent` each node gets, in order."""
+    found: dict[Address, list[int]] = defaultdict(list)
+    for place, (part, _) in enumerate(sent):
+        found[owner(part.slot)].append(place)
+    return found
+
+
+def failure_of(outcome: Reply | Lost) -> KVError | None:
+    """The error that an outcome is; None for a result."""
+    found = outcome.error if isinstance(outcome, Lost) else outcome
+    return found if isinstance(found, KVError) else None
+
+
+class ClusterBatch(Batch[In, Out]):
+    """Commands that wait to be sent, and are remembered as words: where they go is found out when they are."""
+
+    _calls: list[tuple[Args, bool]]
+
+    def _submit(
+        self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None = None
+    ) -> Future[T]:
+        self._calls.append((words, safe))
+        return super()._submit(words, convert, safe, patience)
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._calls = []
+
+    def _common_slot(self, infos: Sequence[Info], slots: SlotMap) -> int:
+        """The slot of all keys; without keys, any.
+
+        Raises:
+            CrossSlotError: there are several. All that was collected is dropped.
+        """
+        keys = [key for info, (words, _) in zip(infos, self._calls, strict=True) if info for key in info.keys(words)]
+        try:
+            slot = one_slot(keys, "the transaction")
+        except CrossSlotError:
+            self._abandon()
+            raise
+        return slots.any_slot() if slot is None else slot
