@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PULSE: Final = 5.0  # seconds of silence after which the tracking connection is asked whether it lives
 PING: Final = encode_command((b"PING",))
+NOT_ON_A_CLUSTER: Final = "a near cache is told of changes by one server: it is not for a cluster"
 _monotonic = time.monotonic
 
 

@@ -32,9 +32,8 @@ from kvclient.url import Options, default_url, parse_url
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 
-    from kvclient.aio.connection import AsyncConnection
     from kvclient.aio.transaction import AsyncWatchingTransaction
     from kvclient.commands.base import Args
     from kvclient.observer import Observer
@@ -91,6 +90,10 @@ def connect(
         name=name, username=username, password=password, db=db, protocol=protocol,
         tls=True if tls is not None else None,
     )  # fmt: skip
+    if options.nodes:
+        from kvclient.aio.cluster.client import AsyncClusterClient  # here, since few need it
+
+        return AsyncClusterClient(options, tls, serializer, observer)
     return AsyncClient(options, tls, serializer, observer)
 
 
@@ -113,8 +116,12 @@ class AsyncClient(AsyncToolbox[In, Out]):
         self._observer = observer
         self._timeout = options.timeout
         self._tls = tls if tls is not None or not options.tls else tls_context(options)
-        self._pool = AsyncPool(options, self._tls, observer)
         self._cache = Cache(_monotonic)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what connections are had from. None is opened yet."""
+        self._pool = AsyncPool(self.options, self._tls, self._observer)
 
     def __repr__(self) -> str:
         within = f" in {self._prefix.decode()!r}" if self._prefix else ""
@@ -158,9 +165,7 @@ class AsyncClient(AsyncToolbox[In, Out]):
         if self._prefix:
             raise CommandRefusedError(NOT_IN_A_NAMESPACE)
         seconds = self._timeout if timeout is None else timeout
-        payload = encode_command(args)
-        with self._told(name_of(args)):
-            return await self._run(payload, to.anything, False, seconds)
+        return await self.run(args, to.anything, False, seconds, self.options.retries)
 
     def _submit(
         self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None
@@ -168,7 +173,7 @@ class AsyncClient(AsyncToolbox[In, Out]):
         if patience is not None:
             call = self._run_apart(words, convert, self._timeout + patience)
         else:
-            call = self._run(encode_command(words), convert, safe, self._timeout)
+            call = self._run(encode_command(words), convert, safe, self._timeout, self.options.retries)
         return call if self._observer is None else self._observed(name_of(words), call)
 
     async def _observed(self, name: str, call: Coroutine[object, object, T]) -> T:
@@ -184,19 +189,16 @@ class AsyncClient(AsyncToolbox[In, Out]):
         with self._told(name_of(words)):
             return await self._run(encode_command(words), convert, safe, timeout, retries)
 
-    async def _run(
-        self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int | None = None
-    ) -> T:
+    async def _run(self, payload: bytes, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int) -> T:
         """Send one command and convert its reply; again if it failed and that cannot apply it twice."""
         pool = self._pool
         deadline = _monotonic() + timeout
-        retries = self.options.retries if retries is None else retries
         attempt = 1
         while True:
             try:
                 connection = pool.shared
                 if connection is None or not connection.ready:
-                    connection = await self._ready(deadline - _monotonic())
+                    connection = await pool.ready(deadline - _monotonic())
                 reply = (await connection.send(payload, 1, connection.now() + deadline - _monotonic()))[0]
                 if isinstance(reply, ServerError):
                     raise reply
@@ -209,12 +211,6 @@ class AsyncClient(AsyncToolbox[In, Out]):
                 return convert(reply)
             await asyncio.sleep(pause)
             attempt += 1
-
-    async def _ready(self, timeout: float) -> AsyncConnection:
-        """The shared connection, once it can take a command."""
-        connection = await self._pool.connected()
-        await connection.drain(connection.now() + timeout)
-        return connection
 
     async def _run_apart(self, args: Args, convert: Callable[[Reply], T], timeout: float) -> T:
         """Send a command that the server may take its time for, where nobody waits behind it."""
@@ -265,9 +261,18 @@ class AsyncClient(AsyncToolbox[In, Out]):
         Raises:
             TransactionConflictError: in all that time somebody else was quicker.
         """
-        if work is None:
-            return AsyncTransaction(self._pool.connected, self._manner(timeout))
-        return watching(self._pool, work, watch, self._manner(timeout))
+        return self._transaction(timeout) if work is None else self._watching(work, watch, timeout)
+
+    def _transaction(self, timeout: float | None) -> AsyncTransaction[In, Out]:
+        return AsyncTransaction(self._pool.connected, self._manner(timeout))
+
+    async def _watching(
+        self,
+        work: Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]],
+        watch: Iterable[Key],
+        timeout: float | None,
+    ) -> T:
+        return await watching(self._pool, work, watch, self._manner(timeout))
 
     # ---- listening and iterating ---------------------------------------------------------------------------
 
@@ -283,8 +288,18 @@ class AsyncClient(AsyncToolbox[In, Out]):
         When the connection is lost it is made again, and `messages.gaps` counts that; with reconnect=False,
         ConnectionLostError is raised. Server commands: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
         """
-        asked = named(b"SUBSCRIBE", channels, patterns, shards)
-        return AsyncSubscription(self.options, self._tls, asked, reconnect=reconnect)
+        names = [*shards]
+        asked = named(b"SUBSCRIBE", channels, patterns, names)
+        return AsyncSubscription(self._finder(names), self._timeout, self._tls, asked, reconnect=reconnect)
+
+    def _finder(self, shards: Sequence[Key]) -> Callable[[], Awaitable[Options]]:
+        """What finds, when a connection is made, the server that tells of these shard channels."""
+        del shards
+
+        async def find() -> Options:
+            return self.options
+
+        return find
 
     async def scan_iter(
         self,

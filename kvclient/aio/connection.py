@@ -44,14 +44,16 @@ class Waiting(asyncio.Future["list[Reply]"]):
         replies: those that have come.
         sent: when they were sent, in the event loop's time.
         deadline: after it nobody waits any more.
+        final: whether a server that is silent until then counts as gone; otherwise wait_longer() may follow.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, count: int, deadline: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: int, deadline: float, *, final: bool = True) -> None:
         super().__init__(loop=loop)
         self.count = count
         self.replies: list[Reply] = []
         self.sent = loop.time()
         self.deadline = deadline
+        self.final = final
 
     def has_little_left(self, now: float) -> bool:
         """Whether its time is up, or so nearly that a connection lost now makes no difference to it."""
@@ -201,6 +203,14 @@ class AsyncConnection(asyncio.Protocol):
         """Close the socket; harmless when it is closed already."""
         self.fail(ConnectionLostError("the connection was closed"))
 
+    def retire(self, _answered: object = None) -> None:
+        """Close the socket as soon as nobody waits for a reply."""
+        left = [waiting for waiting in self._row if not waiting.done()]
+        if left:
+            left[-1].add_done_callback(self.retire)
+        else:
+            self.close()
+
     def fail(self, error: KVError) -> None:
         """Have everybody who waits raise, as well as whoever comes; and close the socket."""
         if self._error is None:
@@ -231,8 +241,14 @@ class AsyncConnection(asyncio.Protocol):
 
     # ---- commands ------------------------------------------------------------------------------------------
 
-    def send(self, payload: bytes, count: int, deadline: float) -> Waiting:
+    def send(self, payload: bytes, count: int, deadline: float, *, final: bool = True) -> Waiting:
         """Send so many commands at once; await what this returns for their replies.
+
+        Args:
+            payload: the commands.
+            count: how many they are.
+            deadline: in the event loop's time.
+            final: whether a server that has been silent until then counts as gone, for others who wait, too.
 
         Raises:
             ConnectionLostError: nothing was sent. Awaiting raises it too, with `applied` "unknown", and
@@ -240,7 +256,7 @@ class AsyncConnection(asyncio.Protocol):
         """
         if not self.usable:
             raise ConnectionLostError(f"nothing was sent: {self._error or 'the connection is closed'}", applied="no")
-        waiting = Waiting(self._loop, count, deadline)
+        waiting = Waiting(self._loop, count, deadline, final=final)
         if self._row:  # others are on their way: what this turn of the event loop sends goes in one write
             if not self._corked:
                 self._loop.call_soon(self._uncork)
@@ -251,6 +267,20 @@ class AsyncConnection(asyncio.Protocol):
         if self._alarm is None or self._alarm.when() > deadline:
             self._set_alarm(deadline)
         return waiting
+
+    def wait_longer(self, waiting: Waiting, deadline: float) -> Waiting:
+        """Await what this returns for replies that have not come by their deadline: they may still come."""
+        later = Waiting(self._loop, waiting.count, deadline)
+        later.sent, later.replies = waiting.sent, waiting.replies
+        if len(later.replies) == later.count:
+            later.set_result(later.replies)
+        elif waiting in self._row:
+            self._row[self._row.index(waiting)] = later
+            if self._alarm is None or self._alarm.when() > deadline:
+                self._set_alarm(deadline)
+        else:
+            later.set_exception(self._error or ConnectionLostError("the connection is closed"))
+        return later
 
     def tell(self, payload: bytes) -> None:
         """Send commands whose answers go to the listener.
@@ -305,7 +335,8 @@ class AsyncConnection(asyncio.Protocol):
         self._alarm = None
         now = self._loop.time()
         late = [waiting for waiting in self._row if waiting.deadline <= now and not waiting.done()]
-        is_silent = bool(late) and late[0].sent > self._heard  # not a byte since
+        last = next((waiting for waiting in late if waiting.final), None)
+        is_silent = last is not None and last.sent > self._heard  # not a byte since
         if is_silent:  # calls made together end together, and not the first by its deadline and the rest by its result
             late = [waiting for waiting in self._row if waiting.has_little_left(now) and not waiting.done()]
         for waiting in late:

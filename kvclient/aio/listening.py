@@ -25,7 +25,7 @@ from kvclient.retry import pause_of
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from kvclient.listening import Asked
     from kvclient.protocol import Key, Reply
@@ -49,8 +49,17 @@ class AsyncSubscription:
         gaps: how often the connection was lost.
     """
 
-    def __init__(self, options: Options, tls: ssl.SSLContext | None, asked: Asked, *, reconnect: bool) -> None:
-        self._options = options
+    def __init__(
+        self,
+        find: Callable[[], Awaitable[Options]],
+        timeout: float,
+        tls: ssl.SSLContext | None,
+        asked: Asked,
+        *,
+        reconnect: bool,
+    ) -> None:
+        self._find = find  # the server to connect to, now
+        self._timeout = timeout
         self._tls = tls
         self._reconnects = reconnect
         self._wanted = Wanted()
@@ -69,10 +78,11 @@ class AsyncSubscription:
 
     async def _connect(self) -> None:
         """A connection on which everything that is wanted is listened to."""
+        options = await self._find()
         connection = AsyncConnection(self._take, lambda error: self._end(connection, error))
         self._connection, self._error, self._missing = connection, None, 0
         try:
-            await connection.open(self._options, self._tls)
+            await connection.open(options, self._tls)
             await self._ask(self._wanted.all())
         except BaseException:
             connection.close()
@@ -148,7 +158,7 @@ class AsyncSubscription:
             if not self._reconnects:
                 raise
             try:
-                async with asyncio.timeout(self._options.timeout):
+                async with asyncio.timeout(self._timeout):
                     await self._connect_again()
             except TimeoutError as error:
                 if isinstance(error, KVError):
@@ -196,7 +206,7 @@ class AsyncSubscription:
         self._missing += sum(len(names) for _, names in asked)
         self._connection.tell(b"".join(encode_command((name, *names)) for name, names in asked))
         try:
-            async with asyncio.timeout(self._options.timeout):
+            async with asyncio.timeout(self._timeout):
                 while self._missing > 0:
                     await self._wait()
         except TimeoutError as error:

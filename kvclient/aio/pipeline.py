@@ -15,11 +15,12 @@ from kvclient.retry import pause_before_retry
 from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from kvclient.aio.connection import AsyncConnection
+    from kvclient.aio.connection import AsyncConnection, Waiting
     from kvclient.commands.base import Future
     from kvclient.pipeline import Manner
+    from kvclient.protocol import Reply
 
 
 class AsyncPipeline(Batch[In, Out]):
@@ -94,23 +95,45 @@ class AsyncPipeline(Batch[In, Out]):
     async def _exchange(
         self, connection: AsyncConnection, parts: list[tuple[bytes, int]], futures: list[Future[object]], wait: float
     ) -> None:
-        """Send the parts, no faster than the server takes them, and settle the futures, as many as were answered."""
-        sent = []
+        """Send the parts and settle the futures, as many as were answered."""
+        replies: list[Reply] = []
         try:
-            for payload, count in parts:
-                deadline = connection.now() + wait
-                try:
-                    await connection.drain(deadline)
-                    sent.append(connection.send(payload, count, deadline))
-                except (ConnectionLostError, CallTimeoutError) as error:
-                    if sent:
-                        error.applied = "unknown"
-                    raise
-            for waiting in sent:
-                await waiting
+            await exchange(connection, parts, wait, replies)
         finally:
-            replies = [reply for waiting in sent for reply in waiting.replies]
-            for waiting in sent:
-                waiting.forget()
             for future, reply in zip(futures, replies, strict=False):
                 future.settle(reply)
+
+
+async def exchange(
+    connection: AsyncConnection,
+    parts: Iterable[tuple[bytes, int]],
+    wait: float,
+    replies: list[Reply],
+    longer: Callable[[Waiting], Awaitable[object]] | None = None,
+) -> None:
+    """Send chunks of commands, no faster than the server takes them, and append all replies.
+
+    Args:
+        connection: whereto.
+        parts: the chunks, each with its number of commands.
+        wait: seconds for each chunk, from when it is sent.
+        replies: on failure, it holds what came before.
+        longer: awaits the replies of a chunk, perhaps for longer than that.
+    """
+    sent = []
+    try:
+        for payload, count in parts:
+            deadline = connection.now() + wait
+            try:
+                await connection.drain(deadline)
+                sent.append(connection.send(payload, count, deadline, final=longer is None))
+            except (ConnectionLostError, CallTimeoutError) as error:
+                if sent:
+                    error.applied = "unknown"
+                raise
+        for waiting in sent:
+            await (waiting if longer is None else longer(waiting))
+    finally:
+        replies += [reply for waiting in sent for reply in waiting.replies]
+        for waiting in sent:
+            waiting.forget()

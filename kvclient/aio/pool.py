@@ -53,6 +53,17 @@ class AsyncPool:
                 self.shared = await self._open()
             return self.shared
 
+    async def ready(self, timeout: float) -> AsyncConnection:
+        """The same, once the server has taken most of what was sent before.
+
+        Raises:
+            CallTimeoutError: it did not in so many seconds, and nothing more was sent.
+            CannotConnectError, AuthError, ClientClosedError: as for connected().
+        """
+        connection = await self.connected()
+        await connection.drain(connection.now() + timeout)
+        return connection
+
     @contextlib.asynccontextmanager
     async def borrowed(self, seconds: float) -> AsyncIterator[AsyncConnection]:
         """A connection for one task alone. It is closed if the block is left by an exception.
@@ -121,6 +132,14 @@ class AsyncPool:
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosedError("this client is closed")
+
+    def retire(self) -> None:
+        """Open no more connections, and close each one as soon as nobody waits for a reply on it."""
+        self._closed = True
+        if self.shared is not None:
+            self.shared.retire()
+        for connection in self._idle:
+            connection.close()
 
     def close(self) -> None:
         """Close all connections. Calls under way raise."""

@@ -6,7 +6,7 @@ Not here: which node that is (slots.py, keys.py, split.py), and how a command ge
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kvclient.client import Client
 from kvclient.cluster.pipeline import ClusterPipeline, ClusterTransaction, outcomes
@@ -20,6 +20,7 @@ from kvclient.commands import to
 from kvclient.commands.base import prefixed
 from kvclient.errors import CommandRefusedError, KVError
 from kvclient.listening import Subscription
+from kvclient.nearcache import NOT_ON_A_CLUSTER
 from kvclient.observer import name_of
 from kvclient.protocol import to_bytes
 from kvclient.serializers import In, Out
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from kvclient.transaction import Transaction, WatchingTransaction
 
 T = TypeVar("T")
-NO_NEAR_CACHE: Final = "a near cache is told of changes by one server: it is not for a cluster"
 _monotonic = time.monotonic
 
 
@@ -146,7 +146,7 @@ class ClusterClient(Client[In, Out]):
             CommandRefusedError: always.
         """
         del prefixes, max_keys
-        raise CommandRefusedError(NO_NEAR_CACHE)
+        raise CommandRefusedError(NOT_ON_A_CLUSTER)
 
     # ---- iterating ---------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ not only a few times. What may have been applied is sent again only if that cann
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvclient.cluster.slots import Address
 from kvclient.cluster.split import crossing
@@ -21,11 +21,13 @@ from kvclient.errors import (
     ServerError,
     TransactionAbortedError,
 )
+from kvclient.protocol import encode_command
 from kvclient.retry import pause_of
 
 if TYPE_CHECKING:
     from kvclient.errors import KVError
 
+ASKING: Final = encode_command((b"ASKING",))
 _AT_ONCE = 3
 """So many redirections follow each other without a pause; more mean that the nodes do not agree yet."""
 

@@ -6,11 +6,11 @@ Not here: what follows an error (redirects.py), connections (nodes.py), what com
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kvclient.cluster.atlas import GONE
 from kvclient.cluster.nodes import Nodes
-from kvclient.cluster.redirects import Route
+from kvclient.cluster.redirects import ASKING, Route
 from kvclient.errors import (
     CallTimeoutError,
     CannotConnectError,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from kvclient.protocol import Reply
 
 T = TypeVar("T")
-_ASKING: Final = encode_command((b"ASKING",))
 _monotonic = time.monotonic
 
 
@@ -76,7 +75,7 @@ class Router(Nodes):
         connection = self.taken(pool, half)
         try:
             if asking:
-                connection.call(_ASKING, half)
+                connection.call(ASKING, half)
             try:
                 reply = connection.call(payload, half)
             except CallTimeoutError as error:
