@@ -95,12 +95,15 @@ class Wanted:
                 else:
                     wanted[name] = None
 
-    def is_dropped(self, reply: Reply) -> bool:
-        """Whether the server ends what is still wanted: a shard channel, which another node of a cluster has now."""
+    def check(self, reply: Reply) -> None:
+        """Make sure that the server does not end what is still wanted: a shard channel, when its slot moves.
+
+        Raises:
+            ConnectionLostError: it does.
+        """
         match reply:
-            case [b"sunsubscribe", bytes(name), int()]:
-                return name in self._names[b"SSUBSCRIBE"]
-        return False
+            case [b"sunsubscribe", bytes(name), int()] if name in self._names[b"SSUBSCRIBE"]:
+                raise ConnectionLostError("another node of the cluster tells of this shard channel now", applied="no")
 
     def all(self) -> Asked:
         """The commands that ask for all of it."""
@@ -269,8 +272,7 @@ class Subscription(_Listener[Message]):
     def _take(self, reply: Reply) -> None:
         message = message_of(reply)
         if message is None:
-            if self._wanted.is_dropped(reply):
-                raise ConnectionLostError("another node of the cluster tells of this shard channel now", applied="no")
+            self._wanted.check(reply)
             self._confirmed += 1
         else:
             self._ready.append(message)

@@ -15,6 +15,7 @@ from kvclient.errors import (
     CallTimeoutError,
     CannotConnectError,
     ClientClosedError,
+    ClusterError,
     ConnectionLostError,
     KVError,
     LoadingError,
@@ -179,7 +180,7 @@ class AsyncSubscription:
             attempt += 1
             try:
                 await self._connect()
-            except (CannotConnectError, ConnectionLostError, CallTimeoutError, LoadingError):
+            except (CannotConnectError, ConnectionLostError, CallTimeoutError, LoadingError, ClusterError):
                 self._error = self._lost()
             except asyncio.CancelledError:
                 self._error = self._lost()
@@ -227,9 +228,11 @@ class AsyncSubscription:
         """What the connection calls for all that comes."""
         try:
             message = message_of(reply)
+            if message is None:
+                self._wanted.check(reply)
         except KVError as error:
             if self._connection is not None:
-                self._end(self._connection, error)
+                self._connection.fail(error)
             return
         if message is None:
             self._missing -= 1

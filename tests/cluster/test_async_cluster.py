@@ -252,6 +252,23 @@ def test_listening(run: Run) -> None:
     run(work)
 
 
+def test_shards_are_followed_when_their_slot_moves(cluster: Cluster, run: Run) -> None:
+    slot = slot_of(b"moving")
+    source = cluster.owner(slot)
+    target = next(node for node in cluster.primaries() if node is not source)
+
+    async def work(kv: AsyncClient) -> None:
+        async with kv.listen(shards=["moving"]) as messages:
+            await asyncio.to_thread(cluster.move, slot, target)
+            async with asyncio.timeout(20):
+                while await messages.next(0.2) is None:
+                    await kv.spublish("moving", "x")
+            assert messages.gaps == 1
+        await asyncio.to_thread(cluster.move, slot, source)
+
+    run(work)
+
+
 def test_what_is_built_on_commands(run: Run) -> None:
     async def work(kv: AsyncClient) -> None:
         view = kv.ns("app:").typed(serializers.JSON)
@@ -260,11 +277,22 @@ def test_what_is_built_on_commands(run: Run) -> None:
         assert await view.mget(*KEYS[:20]) == [{"key": key} for key in KEYS[:20]]
         assert sorted([key async for key in view.scan_iter()]) == sorted(key.encode() for key in KEYS[:20])
         assert len([key async for key in kv.scan_iter(match="app:*")]) == 20
+        async with kv.lock("report") as lock:
+            assert lock.fence == 1
+        assert await kv.get_or_set("page", computed, ttl=60) == b"made"
+        async with kv.open("file", "wb") as file:
+            await file.write(b"line\n" * 1000)
+        async with kv.open("file") as read:
+            assert await read.read(5) == b"line\n"
         assert [bool(await kv.rate_limit("login", 2, per=60)) for _ in range(3)] == [True, True, False]
         async with kv.semaphore("{printers}", 2) as semaphore:
             assert semaphore.place in (0, 1)
 
     run(work)
+
+
+async def computed() -> bytes:
+    return b"made"
 
 
 def test_fifty_tasks_at_once_share_one_connection_to_each_node(cluster: Cluster, run: Run) -> None:
