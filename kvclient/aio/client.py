@@ -290,11 +290,11 @@ class AsyncClient(AsyncToolbox[In, Out]):
         """
         names = [*shards]
         asked = named(b"SUBSCRIBE", channels, patterns, names)
-        return AsyncSubscription(self._finder(names), self._timeout, self._tls, asked, reconnect=reconnect)
+        return AsyncSubscription(self._finder(channels, names), self._timeout, self._tls, asked, reconnect=reconnect)
 
-    def _finder(self, shards: Sequence[Key]) -> Callable[[], Awaitable[Options]]:
-        """What finds, when a connection is made, the server that tells of these shard channels."""
-        del shards
+    def _finder(self, channels: Sequence[Key], shards: Sequence[Key]) -> Callable[[], Awaitable[Options]]:
+        """What finds, when a connection is made, the server that tells of these channels."""
+        del channels, shards
 
         async def find() -> Options:
             return self.options

@@ -13,8 +13,7 @@ from kvclient.cluster.pipeline import ClusterPipeline, ClusterTransaction, outco
 from kvclient.cluster.plan import Sent, replies_among
 from kvclient.cluster.redirects import Route
 from kvclient.cluster.router import Router
-from kvclient.cluster.slots import slot_of
-from kvclient.cluster.split import merged, one_slot, parts_of
+from kvclient.cluster.split import listening_slot, merged, one_slot, parts_of
 from kvclient.cluster.walk import Walk
 from kvclient.commands import to
 from kvclient.commands.base import prefixed
@@ -22,7 +21,6 @@ from kvclient.errors import CommandRefusedError, KVError
 from kvclient.listening import Subscription
 from kvclient.nearcache import NOT_ON_A_CLUSTER
 from kvclient.observer import name_of
-from kvclient.protocol import to_bytes
 from kvclient.serializers import In, Out
 from kvclient.transaction import watching
 
@@ -118,10 +116,7 @@ class ClusterClient(Client[In, Out]):
         their slot, so those of one subscription have to be in one.
         """
         wanted = [*shards]
-        slot = one_slot(map(to_bytes, wanted), "SSUBSCRIBE")
-        if slot is None:
-            # publish() goes to the node that would have a key of that name: who listens there waits for no other.
-            slot = next((slot_of(to_bytes(name)) for name in channels), None)
+        slot = listening_slot(channels, wanted)
         subscription = Subscription(lambda: self._listening_to(slot), self._timeout, reconnect=reconnect)
         try:
             subscription.subscribe(*channels, patterns=patterns, shards=wanted)

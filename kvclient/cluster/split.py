@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kvclient.cluster.keys import CommandInfo
     from kvclient.cluster.slots import SlotMap
     from kvclient.commands.base import Args
-    from kvclient.protocol import Reply
+    from kvclient.protocol import Key, Reply
 
 
 class Part(NamedTuple):
@@ -74,6 +74,19 @@ def one_slot(keys: Iterable[bytes], name: str) -> int | None:
     if len(found) > 1:
         raise crossing(name)
     return found.pop() if found else None
+
+
+def listening_slot(channels: Iterable[Key], shards: Iterable[Key]) -> int | None:
+    """The slot whose node to listen at: that of the shard channels, which alone tells of them; None for any node.
+
+    Every node tells of other channels. publish() goes to the one that would have a key of the channel's name, so who
+    listens there waits for no other node.
+
+    Raises:
+        CrossSlotError: the shard channels are in several slots.
+    """
+    slot = one_slot(map(to_bytes, shards), "SSUBSCRIBE")
+    return next((slot_of(to_bytes(name)) for name in channels), None) if slot is None else slot
 
 
 def _split(words: Args, group: int) -> list[Part]:

@@ -6,8 +6,10 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
+from client.not_on_a_cluster import REASONS
 
 import kvclient
 import kvserver
@@ -16,26 +18,45 @@ Script = Callable[["Peer"], None]
 GREETING = b"+OK\r\n" * 3  # HELLO, and CLIENT SETINFO twice
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what cannot be on a cluster, by name and with the reason."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cluster" in getattr(item, "callspec", _Plain).params.values():
+            reason = REASONS.get(item.originalname)
+            if reason is not None:
+                item.add_marker(pytest.mark.skip(reason=f"not on a cluster: {reason}"))
+
+
+class _Plain:
+    """A test without parameters."""
+
+    params: ClassVar[dict[str, object]] = {}
+
+
 @pytest.fixture(scope="session")
 def own_url() -> Iterator[str]:
     with kvserver.Server(port=0, debug_command="yes") as started:
         yield started.url
 
 
-@pytest.fixture(params=["kvserver", "valkey"])
+@pytest.fixture(params=["kvserver", "valkey", "cluster"])
 def url(request: pytest.FixtureRequest) -> str:
     """The URL of a real server; each test that asks for it runs once with each."""
+    return _url(request)
+
+
+def _url(request: pytest.FixtureRequest) -> str:
     if request.param == "kvserver":
         return str(request.getfixturevalue("own_url"))
-    return f"redis://127.0.0.1:{request.getfixturevalue('valkey_port')}"
+    if request.param == "cluster":
+        return str(request.getfixturevalue("shared_cluster").url)
+    return f"redis://127.0.0.1:{request.getfixturevalue(f'{request.param}_port')}"
 
 
-@pytest.fixture(params=["kvserver", "valkey", "redis"])
+@pytest.fixture(params=["kvserver", "valkey", "redis", "cluster"])
 def any_url(request: pytest.FixtureRequest) -> str:
     """As `url`, and an old Redis too."""
-    if request.param == "kvserver":
-        return str(request.getfixturevalue("own_url"))
-    return f"redis://127.0.0.1:{request.getfixturevalue(f'{request.param}_port')}"
+    return _url(request)
 
 
 @pytest.fixture

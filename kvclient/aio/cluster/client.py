@@ -15,14 +15,13 @@ from kvclient.aio.cluster.router import AsyncRouter
 from kvclient.aio.transaction import watching
 from kvclient.cluster.plan import Sent, replies_among
 from kvclient.cluster.redirects import Route
-from kvclient.cluster.split import merged, one_slot, parts_of
+from kvclient.cluster.split import listening_slot, merged, one_slot, parts_of
 from kvclient.cluster.walk import Walk
 from kvclient.commands import to
 from kvclient.commands.base import prefixed
 from kvclient.errors import CommandRefusedError, KVError
 from kvclient.nearcache import NOT_ON_A_CLUSTER
 from kvclient.observer import name_of
-from kvclient.protocol import to_bytes
 from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
@@ -131,9 +130,9 @@ class AsyncClusterClient(AsyncClient[In, Out]):
 
     # ---- listening and iterating -----------------------------------------------------------------------------
 
-    def _finder(self, shards: Sequence[Key]) -> Callable[[], Awaitable[Options]]:
+    def _finder(self, channels: Sequence[Key], shards: Sequence[Key]) -> Callable[[], Awaitable[Options]]:
         """Every node tells of channels, whoever published; of shard channels, the one that has the slot of them all."""
-        slot, router = one_slot(map(to_bytes, shards), "SSUBSCRIBE"), self._router
+        slot, router = listening_slot(channels, shards), self._router
 
         async def find() -> Options:
             deadline = now() + self._timeout
