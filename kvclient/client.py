@@ -25,7 +25,7 @@ from kvclient.retry import pause_before_retry
 from kvclient.serializers import PLAIN, In, Out, Serializer
 from kvclient.text import escape_glob
 from kvclient.toolbox import Toolbox
-from kvclient.transaction import Transaction, watching
+from kvclient.transaction import Transaction, Watch, watching
 from kvclient.url import Options, default_url, parse_url
 
 if TYPE_CHECKING:
@@ -335,6 +335,10 @@ class Client(Toolbox[In, Out]):
         self, work: Callable[[WatchingTransaction[In, Out]], T], watch: Iterable[Key], timeout: float | None
     ) -> T:
         return watching(self._pool, work, watch, self._manner(timeout))
+
+    def watch(self, *keys: Key) -> Watch[In, Out]:
+        """Watch keys, for a program that goes on step by step; transaction() with keys to watch is what most want."""
+        return Watch(self._pool, self._manner(None), keys)
 
     # ---- listening -----------------------------------------------------------------------------------------
 

@@ -5,13 +5,14 @@ Not here: what a pipeline shares with them (pipeline.py), and how commands becom
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 from kvclient.commands import Commands
 from kvclient.commands.base import Direct, prefixed
-from kvclient.errors import ProtocolError, ServerError, TransactionConflictError
+from kvclient.errors import KVError, ProtocolError, ServerError, TransactionConflictError
 from kvclient.observer import TRANSACTION
 from kvclient.pipeline import Pipeline
 from kvclient.protocol import encode_command
@@ -143,6 +144,51 @@ def watching(
         raise
     pool.give(connection)
     return result
+
+
+class Watch(Generic[In, Out]):
+    """Keys that are watched from now on, for who goes on step by step; otherwise see Client.transaction().
+
+    It has a connection for itself until end(). After an error, and after the transaction, it is of no more use.
+    """
+
+    def __init__(self, lender: Lender, manner: Manner[In, Out], keys: Iterable[Key]) -> None:
+        self._lender = lender
+        self._manner = manner
+        self._connection = lender.take(_monotonic() + manner.timeout)
+        self._is_fine = True
+        try:
+            self.add(keys)
+        except BaseException:
+            self.end()
+            raise
+
+    def add(self, keys: Iterable[Key]) -> None:
+        """Watch these, too.
+
+        Raises:
+            ServerError, KVError: they are not watched, nor are the others any more.
+        """
+        self._ask(encode_command((b"WATCH", *(prefixed(self._manner.prefix, key) for key in keys))))
+
+    def transaction(self) -> WatchingTransaction[In, Out]:
+        """What runs only if nobody has changed the keys."""
+        return WatchingTransaction(self._connection, self._manner)
+
+    def end(self) -> None:
+        """Watch nothing, and give the connection back."""
+        if self._is_fine:
+            with contextlib.suppress(KVError):
+                self._ask(_UNWATCH)
+        if self._is_fine and not self._connection.closed:
+            self._lender.give(self._connection)
+        else:
+            self._lender.drop(self._connection, None)
+
+    def _ask(self, payload: bytes) -> None:
+        self._is_fine = False
+        _expect_ok(self._connection.call(payload, _monotonic() + self._manner.timeout))
+        self._is_fine = True
 
 
 def enclosed(chunks: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:

@@ -215,6 +215,8 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
         return _rejected(session, denied(session, denial))
     if state.cluster is not None and (refusal := check(state.cluster, session, command, words)) is not None:
         return _rejected(session, refusal)
+    if state.gateway is not None and (refusal := state.gateway.refusal(command)) is not None:
+        return _rejected(session, refusal)
     if session.subscribed and session.protocol == 2 and command.name not in _WHILE_SUBSCRIBED:
         return _rejected(session, errors.only_subscriptions(command.name))
     if session.monitoring and command.on_database:
@@ -248,6 +250,8 @@ def _queue(session: Session, transaction: Transaction, command: Command, words: 
         return _end_transaction(session)
     transaction.queued.append(partial(_run_queued, session, command, words))
     transaction.writes = transaction.writes or _writes(command)
+    if (gateway := session.state.gateway) is not None:
+        transaction.forwarded.append(words if gateway.runs(command) else None)
     return _QUEUED
 
 
@@ -330,6 +334,10 @@ def _run_and_tell(session: Session, command: Command, words: list[bytes]) -> Rep
 
     What works on data is told with the lock held: in the order of the effects, and before any key can change again.
     """
+    gateway = session.state.gateway
+    if gateway is not None and gateway.runs(command):
+        _tell(session, command, words)
+        return gateway.run(command, words)
     if not command.on_database:
         reply = _run(session, command, words)
         _tell(session, command, words)

@@ -64,6 +64,8 @@ class Transaction:
     needs_memory: bool = False  # one of them may need more memory
     aborted: bool = False  # a command could not be queued, so EXEC will refuse
     size: int = 0  # bytes that the queued commands take up
+    forwarded: list[list[bytes] | None] = field(default_factory=list)
+    """In a gateway: for each of ``queued``, what the backend is to run, or None for what is run here."""
     slots: dict[int, tuple[str, list[bytes]]] | None = None
     """In a cluster mode: of its first two slots, a command that has keys there, by its name and as an example."""
 
@@ -200,6 +202,8 @@ class Session:
     def release_transaction(self) -> None:
         """Discard what is queued and forget what is watched."""
         self.transaction = None
+        if self.state.gateway is not None:
+            self.state.gateway.forget(self)
         if self.watched:
             with self.keyspace.lock:
                 self.state.changes.unwatch(self)

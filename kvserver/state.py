@@ -44,10 +44,20 @@ from kvserver.tracking import Tracking
 
 if TYPE_CHECKING:
     from kvserver.commands.known_scripts import Function
+    from kvserver.gateway import Gateway
 
 
 def _or_never(amount: int, factor: int) -> int:
     return amount * factor if amount >= 0 else sys.maxsize
+
+
+def _gateway(config: Config) -> Gateway | None:
+    """The way to another server, if one has the data."""
+    if not config.backend:
+        return None
+    from kvserver.gateway import Gateway  # here, since few need it, and it needs the client
+
+    return Gateway(config)
 
 
 class State:
@@ -64,8 +74,11 @@ class State:
         self.clock = clock
         mode = config.cluster_mode
         self.cluster = None if mode == "off" else Cluster(emulated=mode == "emulated")
+        self.gateway = _gateway(config)
         self.keyspace = Keyspace(
-            1 if self.stands_for_cluster else config.databases, clock, durable=bool(config.data_dir)
+            1 if self.stands_for_cluster or self.gateway is not None else config.databases,
+            clock,
+            durable=bool(config.data_dir),
         )
         self.keyspace.can_swap = not self.stands_for_cluster
         self.persistence: Persistence | None = None  # with a data directory, once it has been opened
@@ -83,7 +96,7 @@ class State:
         self.monitors = Monitors()
         self.pause = Pause()
         # Whether something is in force that dispatch has to mind for every session; see ``mind``.
-        self.special = self.cluster is not None
+        self.special = self.cluster is not None or self.gateway is not None
         self.usage = Usage()
         self.slow_commands = CommandLog()
         self.large_requests = CommandLog()
@@ -148,6 +161,7 @@ class State:
         with self._minding:
             self.special = (
                 self.cluster is not None
+                or self.gateway is not None
                 or self.users.are_limited
                 or bool(self.monitors.sessions)
                 or self.pause.active
@@ -225,6 +239,8 @@ class State:
             totals = self.cluster.take_leave()
             if totals is not None:
                 get_logger().info("cluster.report", **totals)
+        if self.gateway is not None:
+            self.gateway.close()
         return self.close_data()
 
     def _policy(self) -> Policy:

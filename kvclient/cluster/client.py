@@ -22,7 +22,7 @@ from kvclient.listening import Subscription
 from kvclient.nearcache import NOT_ON_A_CLUSTER
 from kvclient.observer import name_of
 from kvclient.serializers import In, Out
-from kvclient.transaction import watching
+from kvclient.transaction import Watch, watching
 
 if TYPE_CHECKING:
     import ssl
@@ -100,6 +100,20 @@ class ClusterClient(Client[In, Out]):
             address, seen = nodes.owner(slot, deadline), nodes.slots
             try:
                 return watching(nodes.pool(address), work, keys, manner)
+            except KVError as error:
+                step = route.after_together(error, address, deadline - _monotonic())
+            nodes.pause(step.pause)
+            nodes.look_again(seen, deadline, first=step.address, last=route.failed)
+
+    def watch(self, *keys: Key) -> Watch[In, Out]:
+        """Watch keys of one slot, step by step; see Client.watch()."""
+        manner, nodes = self._manner(None), self._pool
+        slot = one_slot((prefixed(self._prefix, key) for key in keys), "WATCH") or 0
+        deadline, route = _monotonic() + manner.timeout, Route(slot, safe=False, again=True)
+        while True:
+            address, seen = nodes.owner(slot, deadline), nodes.slots
+            try:
+                return Watch(nodes.pool(address), manner, keys)
             except KVError as error:
                 step = route.after_together(error, address, deadline - _monotonic())
             nodes.pause(step.pause)

@@ -38,6 +38,8 @@ def multi(session: Session) -> SimpleString:
 def exec_(session: Session) -> Reply:
     """Runs the queued commands as one and returns their replies; null if something that was watched has changed."""
     transaction = _end(session, errors.EXEC_WITHOUT_MULTI)
+    if session.state.gateway is not None:
+        return session.state.gateway.execute(session, transaction)
     keyspace, changes = session.keyspace, session.state.changes
     with keyspace.lock:
         keyspace.moment = None
@@ -98,6 +100,9 @@ def watch(session: Session, *keys: bytes) -> SimpleString:
     """Makes the next EXEC of this connection do nothing if one of the keys has changed until then."""
     if session.transaction is not None:
         raise Error(errors.WATCH_IN_MULTI)
+    if session.state.gateway is not None:
+        session.state.gateway.watch(session, keys)
+        return OK
     with session.keyspace.lock:
         session.keyspace.moment = None
         for key in keys:
@@ -108,6 +113,8 @@ def watch(session: Session, *keys: bytes) -> SimpleString:
 @_transaction("UNWATCH", "", arity=1, flags=_ANYTIME, since="2.2.0")
 def unwatch(session: Session) -> SimpleString:
     """Forgets what is watched."""
+    if session.state.gateway is not None:
+        session.state.gateway.forget(session)
     with session.keyspace.lock:
         session.state.changes.unwatch(session)
     return OK

@@ -126,6 +126,28 @@ def _show_password(password: Password) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerURL:
+    """Where another server is, perhaps with the password to give there, which is never shown; empty for none."""
+
+    text: str = field(default="", repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+def _server_url(text: str) -> ServerURL:
+    if text and "://" not in text:
+        raise ValueError("a URL such as valkey+cluster://HOST:PORT,HOST:PORT")
+    return ServerURL(text)
+
+
+def _show_server_url(url: ServerURL) -> str:
+    scheme, _, rest = url.text.partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}:(hidden)@{place}" if at else url.text
+
+
+@dataclass(frozen=True, slots=True)
 class OutputLimit:
     """How many bytes may wait for a client before it is closed: ``hard`` at once, ``soft`` for ``seconds``; 0: any."""
 
@@ -188,6 +210,7 @@ PATH = Kind("PATH", str)
 HOSTS = Kind("HOST[,HOST...]", _hosts, " ".join)
 NAMES = Kind("NAME[,NAME...]", _names, " ".join)
 PASSWORD = Kind("PASSWORD", hash_password, _show_password)
+SERVER_URL = Kind("URL", _server_url, _show_server_url)
 OUTPUT_LIMITS = Kind("CLASS HARD SOFT SECONDS", _output_limits, _show_output_limits)
 EVENT_CLASSES = Kind("CLASSES", _event_classes)
 

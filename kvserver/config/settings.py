@@ -20,11 +20,13 @@ from kvserver.config.kinds import (
     POLICIES,
     PORT,
     SECONDS,
+    SERVER_URL,
     SIZE,
     ConfigError,
     Kind,
     OutputLimits,
     Password,
+    ServerURL,
     bounded,
     choice,
     count,
@@ -281,6 +283,12 @@ class Config:
         choice("off", "report", "emulated"),
         "Find out what of a program would break in a cluster: report notes such calls for KV.CLUSTER REPORT; emulated "
         "refuses them as a cluster does, and answers as a cluster of one node that has all slots, with one database.",
+    )
+    backend: ServerURL = _option(
+        ServerURL(),
+        SERVER_URL,
+        "Be a gateway: have another server or a cluster run what is about data, as valkey+cluster://HOST:PORT,HOST:PORT "
+        "(valkeys+cluster:// with TLS) or valkey://HOST:PORT. This server then keeps no data.",
     )
     data_dir: str = _option(
         "",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kvserver.config.kinds import ConfigError, Password, hash_password
+from kvserver.config.kinds import ConfigError, Password, ServerURL, hash_password
 from kvserver.config.settings import OPTIONS, Config
 
 _BY_FILE_NAME = {name: option for option in OPTIONS for name in (option.name.replace("_", "-"), option.config_name)}
@@ -96,7 +96,7 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
     for name, value in settings.items():
         if name not in known:
             raise ConfigError(f"there is no setting {name!r}; Config lists them.")
-        if isinstance(value, Password):
+        if isinstance(value, Password | ServerURL):
             values[name] = value
             continue
         option = known[name]

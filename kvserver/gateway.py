@@ -1,0 +1,217 @@
+"""What makes this server a gateway: what its clients ask about data, another server or a cluster is asked.
+
+Dispatch does what it does for every command (permissions, transactions, the slow log, counters), and has it run here
+instead of on the keyspace. Nothing is kept but the connections to the backend, so any number of gateways may stand side
+by side. The backend is talked to by kvclient, over connections that all clients share; who watches keys has one alone.
+
+Locking: nobody holds the keyspace lock while the backend is asked. What is run here is handed back to dispatch as a
+function, which it calls after the lock is released; EXEC and WATCH never take it.
+
+Not here: finding nodes, redirections, trying again (kvclient); reading and writing RESP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from kvclient.client import Client, client_of
+from kvclient.commands import to
+from kvclient.errors import (
+    BadURLError,
+    CommandRefusedError,
+    CrossSlotError,
+    KVError,
+    PipelineError,
+    ServerError,
+    TransactionAbortedError,
+    TransactionConflictError,
+)
+from kvclient.protocol import SimpleString as TheirSimpleString
+from kvclient.protocol import Verbatim as TheirVerbatim
+from kvclient.serializers import PLAIN
+from kvclient.url import parse_url
+from kvserver import errors
+from kvserver.commands.registry import Command, Flags
+from kvserver.config import Config, ConfigError
+from kvserver.observe.log import get_logger
+from kvserver.protocol.replies import NULL_ARRAY, Deferred, Error, Reply, Set, SimpleString, Verbatim
+
+if TYPE_CHECKING:
+    from kvclient.transaction import Watch
+    from kvserver.session import Session, Transaction
+
+_ALSO: Final = frozenset(
+    {
+        "eval", "evalsha", "publish", "spublish", "script|load", "script|exists", "script|flush", "wait", "waitaof",
+        "pubsub|channels", "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels", "pubsub|shardnumsub",
+    }
+)  # fmt: skip
+"""What the backend runs beside all that works on data."""
+_REFUSED: Final = {
+    "subscribe": "listening", "psubscribe": "listening", "ssubscribe": "listening", "monitor": "watching all commands",
+    "client|tracking": "client-side caching", "hotkeys|start": "counting keys", "kv.clock": "moving the time",
+    "save": "saving", "bgsave": "saving", "bgrewriteaof": "saving", "debug": "debugging",
+    "readonly": "reading from replicas", "readwrite": "reading from replicas", "asking": "following a slot",
+}  # fmt: skip
+"""What a gateway does not do, by commands."""
+_UNKNOWN: Final = "ERR the backend was lost before it had answered: the command may have been applied, or not"
+_NOT_APPLIED: Final = "TRYAGAIN the backend cannot be reached now; the command was not applied"
+
+
+class Gateway:
+    """The way to the backend, for all connections of one server.
+
+    Args:
+        config: the settings; ``backend`` names it.
+
+    Raises:
+        ConfigError: the URL makes no sense, or a setting is about data, of which a gateway has none.
+    """
+
+    def __init__(self, config: Config) -> None:
+        _check(config)
+        try:
+            options = parse_url(config.backend.text, name="kvserver-gateway")
+        except BadURLError as error:
+            raise ConfigError(f"--backend: {error}.") from None
+        self._client: Client = client_of(options, PLAIN)
+        self._watching: dict[Session, Watch[Any, Any]] = {}  # each entry belongs to its session's thread
+
+    def close(self) -> None:
+        """Close the connections to the backend."""
+        self._client.close()
+
+    # What dispatch asks
+
+    def refusal(self, command: Command) -> Error | None:
+        """Why a gateway does not do this; None if it does."""
+        what = _REFUSED.get(command.name)
+        if what is None:
+            return None
+        return Error(f"ERR {what} is not for a gateway: connect to the server behind it, or to a node of the cluster")
+
+    def runs(self, command: Command) -> bool:
+        """Whether the backend runs this command."""
+        return command.on_database or command.name in _ALSO
+
+    def run(self, command: Command, words: Sequence[bytes]) -> Deferred:
+        """What asks the backend: to be called without any lock. It raises Error."""
+        asked, safe = tuple(words), Flags.READONLY in command.flags
+        return lambda: self._ask(asked, safe=safe)
+
+    def execute(self, session: Session, transaction: Transaction) -> Reply:
+        """EXEC: what is queued for the backend is one transaction there; what is not is run here, beside it.
+
+        Raises:
+            Error: nothing was run, or nobody knows.
+        """
+        watch = self._watching.pop(session, None)
+        try:
+            if transaction.aborted:
+                raise Error(errors.EXEC_ABORTED)
+            sent = [words for words in transaction.forwarded if words is not None]
+            results = iter(self._together(watch, sent)) if sent or watch else iter(())
+        except TransactionConflictError:
+            return NULL_ARRAY
+        finally:
+            if watch is not None:
+                watch.end()
+        pairs = zip(transaction.queued, transaction.forwarded, strict=True)
+        return [_finished(run()) if words is None else next(results) for run, words in pairs]
+
+    def watch(self, session: Session, keys: Sequence[bytes]) -> None:
+        """WATCH: by a connection that is this client's until EXEC, DISCARD or UNWATCH.
+
+        Raises:
+            Error: the keys are in several slots, or the backend cannot be asked.
+        """
+        found = self._watching.get(session)
+        try:
+            if found is None:
+                self._watching[session] = self._client.watch(*keys)
+            else:
+                found.add(keys)
+        except KVError as error:
+            raise _error_of(error) from None
+
+    def forget(self, session: Session) -> None:
+        """Watch no longer."""
+        watch = self._watching.pop(session, None)
+        if watch is not None:
+            watch.end()
+
+    def _ask(self, words: tuple[bytes, ...], *, safe: bool) -> Reply:
+        options = self._client.options
+        try:
+            return _reply(self._client.run(words, to.anything, safe, options.timeout, options.retries))
+        except KVError as error:
+            raise _error_of(error) from None
+
+    def _together(self, watch: Watch[Any, Any] | None, sent: Sequence[Sequence[bytes]]) -> list[Reply]:
+        """The replies to commands of one transaction, errors among them.
+
+        Raises:
+            TransactionConflictError: what is watched has changed.
+            Error: nothing was run, or nobody knows.
+        """
+        transaction = self._client.transaction() if watch is None else watch.transaction()
+        for words in sent or [(b"PING",)]:  # which finds out, too, whether something has changed
+            transaction.execute(*words)
+        try:
+            return [_reply(result) for result in transaction.run()]
+        except PipelineError as some:
+            return [_reply(result) for result in some.results]
+        except TransactionConflictError:
+            raise
+        except KVError as error:
+            raise _error_of(error) from None
+
+
+def _check(config: Config) -> None:
+    for name, is_set in (
+        ("--data-dir", bool(config.data_dir)),
+        ("--load", bool(config.load)),
+        ("--maxmemory", bool(config.maxmemory)),
+        ("--cluster-mode", config.cluster_mode != "off"),
+    ):
+        if is_set:
+            raise ConfigError(f"{name} is about data that this server has itself: with --backend it has none.")
+
+
+def _error_of(error: KVError) -> Error:
+    """What a client of ours is told."""
+    if isinstance(error, CrossSlotError):
+        return Error(errors.CROSS_SLOT)
+    if isinstance(error, TransactionAbortedError):
+        return Error(errors.EXEC_ABORTED)
+    if isinstance(error, ServerError):
+        return Error(f"{error.code} {error.message}".strip())
+    if isinstance(error, CommandRefusedError):
+        return Error(f"ERR {error}")
+    get_logger().warning("gateway.backend_lost", exception=type(error).__name__, applied=error.applied)
+    return Error(_NOT_APPLIED if error.applied == "no" else _UNKNOWN)
+
+
+def _finished(reply: Reply | Deferred) -> Reply:
+    return reply() if callable(reply) else reply
+
+
+def _reply(theirs: Any) -> Reply:
+    """A reply of the backend, as one of ours."""
+    if isinstance(theirs, KVError):
+        return _error_of(theirs)
+    if isinstance(theirs, TheirSimpleString):
+        return SimpleString(theirs)
+    if isinstance(theirs, TheirVerbatim):
+        return Verbatim(theirs)
+    if isinstance(theirs, list | tuple):
+        return [_reply(each) for each in theirs]
+    if isinstance(theirs, set | frozenset):
+        return Set(_reply(each) for each in theirs)
+    if isinstance(theirs, dict):
+        if all(isinstance(key, bytes) for key in theirs):
+            return {key: _reply(value) for key, value in theirs.items()}
+        return [part for pair in theirs.items() for part in map(_reply, pair)]
+    reply: Reply = theirs
+    return reply

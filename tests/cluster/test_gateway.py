@@ -1,0 +1,242 @@
+"""A server that has its clients' commands run by a cluster: they see one server, as far as a cluster lets them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+from cluster.harness import Cluster, real_cluster, until
+from conformance.oracle import Wire, request
+
+import kvclient
+import kvserver
+from kvclient.cluster.slots import slot_of
+from kvserver import ConfigError
+
+KEYS = [f"key:{number}" for number in range(100)]
+
+
+@pytest.fixture
+def gateway(cluster: Cluster) -> Iterator[kvserver.Server]:
+    before = set(threading.enumerate())
+    with kvserver.Server(port=0, backend=cluster.url, debug_command="yes") as server:
+        yield server
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture(params=[2, 3])
+def client(gateway: kvserver.Server, request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    with redis.Redis(port=gateway.port, protocol=request.param) as found:
+        yield found
+
+
+def test_a_client_that_knows_no_cluster(client: redis.Redis, cluster: Cluster) -> None:
+    for key in KEYS:
+        assert client.set(key, key, ex=100)
+    assert [client.get(key) for key in KEYS] == [key.encode() for key in KEYS]
+    assert client.mget(KEYS) == [key.encode() for key in KEYS]
+    assert client.mset(dict.fromkeys(KEYS, "1"))
+    assert client.incr(KEYS[0], 5) == 6
+    assert client.incrbyfloat(KEYS[1], 0.5) == 1.5
+    assert 0 < client.ttl(KEYS[2]) <= 100 or client.ttl(KEYS[2]) == -1
+    assert client.exists(*KEYS) == len(KEYS)
+    assert sorted(client.scan_iter(match="key:1*", count=3)) == sorted(
+        key.encode() for key in KEYS if key.startswith("key:1")
+    )
+    assert client.dbsize() == len(KEYS)
+    assert sum(int(node.raw("DBSIZE")[1:]) for node in cluster.primaries()) == len(KEYS)
+    assert client.delete(*KEYS[:10]) == 10
+    assert client.get(KEYS[0]) is None
+    client.flushall()
+    assert client.dbsize() == 0
+    assert client.publish("channel", "x") == 0
+
+
+def test_replies_are_those_of_the_real_one(gateway: kvserver.Server, cluster: Cluster) -> None:
+    """Byte for byte, in both versions of the protocol, errors too."""
+    key = b"k"
+    node = cluster.owner(slot_of(key))
+    lines = [
+        b"SET k 10", b"GET k", b"GET none", b"INCR k", b"INCRBYFLOAT k 0.25", b"STRLEN k", b"APPEND k x", b"INCR k",
+        b"GET", b"TYPE k", b"TTL k", b"EXPIRE k 100", b"SETRANGE k 3 abc", b"GETRANGE k 0 -1", b"OBJECT ENCODING k",
+        b"LCS k k IDX", b"DEL k", b"SET k v NX GET", b"SET k v NX", b"EVAL 1 0", b"MGET k", b"MSET k", b"LPUSH k x",
+        b"GETEX k PERSIST", b"BITCOUNT k", b"RENAME k k", b"RENAME k other", b"EVALSHA aaaa 1 k", b"SETBIT k 9 1",
+    ]  # fmt: skip
+    for protocol in (b"2", b"3"):
+        node.raw("DEL", key)
+        with Wire(gateway.port) as ours:
+            ours.ask("HELLO", protocol)
+            here = [ours.run(line.split())[0] for line in lines]
+        node.raw("DEL", key)
+        with Wire(node.port) as theirs:
+            theirs.ask("HELLO", protocol)
+            there = [theirs.run(line.split())[0] for line in lines]
+        for line, mine, real in zip(lines, here, there, strict=True):
+            if line.startswith((b"LPUSH", b"EVAL 1", b"GET\n")) or line == b"GET":
+                continue  # what this server refuses itself, before it asks
+            assert mine == real, line
+
+
+def test_transactions(client: redis.Redis) -> None:
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.set("{u}a", 1).incr("{u}a").ping().incr("{u}a").lpos("{u}a", "x")
+        with pytest.raises(redis.ResponseError, match="unknown command"):
+            pipeline.execute()
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.set("{u}a", 1).incr("{u}a").ping().append("{u}a", "x").incr("{u}a").get("{u}a")
+        found = pipeline.execute(raise_on_error=False)
+    assert found[:4] == [True, 2, True, 2]
+    assert isinstance(found[4], redis.ResponseError)
+    assert found[5] == b"2x"
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.set("a", 1).set("b", 1)
+        with pytest.raises(redis.ResponseError, match="same slot"):
+            pipeline.execute()
+    assert client.mget("a", "b") == [None, None]
+
+
+def test_watching(gateway: kvserver.Server) -> None:
+    with Wire(gateway.port) as one, Wire(gateway.port) as other:
+        assert one.ask("WATCH", "{u}a", "{u}b") == b"+OK\r\n"
+        assert one.ask("WATCH", "{u}c") == b"+OK\r\n"
+        other.ask("SET", "{u}c", "x")
+        assert one.run([b"MULTI"], [b"SET", b"{u}a", b"1"], [b"EXEC"])[-1] == b"*-1\r\n"
+        assert one.ask("GET", "{u}a") == b"$-1\r\n"
+        one.ask("WATCH", "{u}a")
+        assert one.run([b"MULTI"], [b"SET", b"{u}a", b"1"], [b"PING"], [b"EXEC"])[-1] == b"*2\r\n+OK\r\n+PONG\r\n"
+        one.ask("WATCH", "{u}a")
+        other.ask("SET", "{u}a", "2")
+        assert one.ask("UNWATCH") == b"+OK\r\n"
+        assert one.run([b"MULTI"], [b"GET", b"{u}a"], [b"EXEC"])[-1] == b"*1\r\n$1\r\n2\r\n"
+        one.ask("WATCH", "{u}a")
+        other.ask("SET", "{u}a", "3")
+        assert one.run([b"MULTI"], [b"DISCARD"], [b"MULTI"], [b"GET", b"{u}a"], [b"EXEC"])[-1].endswith(b"3\r\n")
+        assert one.ask("WATCH", "a", "b") == b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+        one.ask("WATCH", "{u}a")
+        other.ask("SET", "{u}a", "3")
+        assert one.run([b"MULTI"], [b"PING"], [b"EXEC"])[-1] == b"*-1\r\n"
+        for _ in range(100):  # who leaves while it watches gives its connection back
+            with Wire(gateway.port) as third:
+                third.ask("WATCH", "{u}a")
+        one.ask("WATCH", "{u}a")
+    assert gateway.stop()
+
+
+def test_what_a_cluster_cannot_do_is_told(gateway: kvserver.Server) -> None:
+    with Wire(gateway.port) as wire:
+        assert wire.ask("SELECT", 0) == b"+OK\r\n"
+        assert wire.ask("SELECT", 1) == b"-ERR DB index is out of range\r\n"
+        assert wire.ask("RENAME", "a", "b") == b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+        assert wire.ask("MSETNX", "a", 1, "b", 1).startswith(b"-CROSSSLOT ")
+        for words in ("SUBSCRIBE x", "MONITOR", "CLIENT TRACKING ON", "BGSAVE", "KV.CLOCK", "DEBUG SLEEP 0"):
+            assert b" is not for a gateway: connect to the server behind it" in wire.ask(*words.split()), words
+
+
+def test_limits_and_users_are_the_gateways_own(cluster: Cluster) -> None:
+    with kvserver.Server(port=0, backend=cluster.url, requirepass="secret") as server:
+        with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.get("a")
+        with redis.Redis(port=server.port, password="secret") as client:
+            client.acl_setuser("ann", enabled=True, passwords=["+word"], keys=["ann:*"], commands=["+get", "+set"])
+            assert client.info("stats")["total_commands_processed"] > 0
+        with redis.Redis(port=server.port, username="ann", password="word") as ann:
+            assert ann.set("ann:x", 1)
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                ann.set("other", 1)
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                ann.incr("ann:x")
+
+
+def test_many_clients_at_once_and_several_gateways(cluster: Cluster) -> None:
+    with (
+        kvserver.Server(port=0, backend=cluster.url) as one,
+        kvserver.Server(port=0, backend=cluster.url) as two,
+    ):
+
+        def work(number: int) -> None:
+            with redis.Redis(port=(one, two)[number % 2].port) as client:
+                for key in KEYS:
+                    client.incr(key)
+
+        with ThreadPoolExecutor(16) as threads:
+            list(threads.map(work, range(16)))
+        with kvclient.connect(one.url) as kv:
+            assert kv.mget(*KEYS) == [b"16"] * len(KEYS)
+
+
+def test_a_pipeline_keeps_its_order(gateway: kvserver.Server) -> None:
+    with Wire(gateway.port) as wire:
+        replies = wire.run(*[[b"INCR", key.encode()] for key in KEYS for _ in range(3)])
+    assert replies == [b":1\r\n", b":2\r\n", b":3\r\n"] * len(KEYS)
+
+
+def test_behind_it_may_be_one_server(valkey_port: int) -> None:
+    with (
+        kvserver.Server(port=0, backend=f"valkey://127.0.0.1:{valkey_port}") as server,
+        redis.Redis(port=server.port) as kv,
+    ):
+        kv.flushall()
+        kv.mset({"a": 1, "b": 2})
+        with kv.pipeline(transaction=True) as pipeline:
+            assert pipeline.incr("a").incr("b").execute() == [2, 3]
+        kv.rename("a", "c")
+        assert sorted(kv.scan_iter()) == [b"b", b"c"]
+
+
+def test_the_backend_goes_and_comes_back() -> None:
+    with real_cluster(timeout=1000) as mortal:
+        url = f"{mortal.url}?timeout=2"
+        with kvserver.Server(port=0, backend=url) as server, Wire(server.port) as wire:
+            assert wire.ask("SET", "k", 1) == b"+OK\r\n"
+            for node in mortal.nodes:
+                node.kill()
+            first = wire.ask("SET", "k", 2)
+            assert first.startswith((b"-TRYAGAIN the backend cannot be reached now", b"-ERR the backend was lost"))
+            assert wire.ask("SET", "k", 2).startswith(b"-TRYAGAIN the backend cannot be reached now")
+            assert wire.ask("PING") == b"+PONG\r\n"
+            for node in mortal.nodes:
+                node.start()
+            mortal.wait_until_whole()
+            until(lambda: wire.ask("SET", "k", 3) == b"+OK\r\n")
+            victim = mortal.owner(slot_of(b"k"))
+            victim.kill()
+            until(lambda: wire.ask("INCR", "k").startswith(b":"))
+
+
+def test_it_starts_before_its_backend() -> None:
+    with (
+        kvserver.Server(port=0, backend="valkey+cluster://127.0.0.1:1?timeout=0.2") as server,
+        Wire(server.port) as wire,
+    ):
+        assert wire.ask("PING") == b"+PONG\r\n"
+        assert wire.ask("GET", "k") == b"-TRYAGAIN the backend cannot be reached now; the command was not applied\r\n"
+        wire.send(request([b"GET", b"k"]))
+        assert server.stop()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"backend": "nonsense"}, "a URL such as valkey+cluster://"),
+        ({"backend": "http://x"}, "--backend: bad URL"),
+        ({"backend": "valkey://h", "data_dir": "x"}, "--data-dir is about data"),
+        ({"backend": "valkey://h", "maxmemory": "1mb"}, "--maxmemory is about data"),
+        ({"backend": "valkey://h", "cluster_mode": "report"}, "--cluster-mode is about data"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        kvserver.Server(port=0, **settings)  # type: ignore[arg-type]
+    assert said in str(caught.value)
+
+
+def test_the_backends_password_is_not_shown(cluster: Cluster) -> None:
+    with kvserver.Server(port=0, backend="valkey://ann:S3CRET@127.0.0.1:1?timeout=0.1") as server:
+        with redis.Redis(port=server.port) as client:
+            assert client.config_get("backend") == {"backend": "valkey://ann:(hidden)@127.0.0.1:1?timeout=0.1"}
+            with pytest.raises(redis.ResponseError) as caught:
+                client.get("k")
+        assert "S3CRET" not in repr(server._state.config) + str(caught.value)
