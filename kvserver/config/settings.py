@@ -287,8 +287,8 @@ class Config:
     backend: ServerURL = _option(
         ServerURL(),
         SERVER_URL,
-        "Be a gateway: have another server or a cluster run what is about data, as valkey+cluster://HOST:PORT,HOST:PORT "
-        "(valkeys+cluster:// with TLS) or valkey://HOST:PORT. This server then keeps no data.",
+        "Be a gateway: have another server or a cluster run what is about data, as valkey+cluster://HOST:PORT,HOST:PORT"
+        " (valkeys+cluster:// with TLS) or valkey://HOST:PORT. This server then keeps no data.",
     )
     data_dir: str = _option(
         "",
