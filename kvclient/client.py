@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Iterator
 
+    from kvclient.cluster.slots import SlotMap
     from kvclient.commands.base import Args
     from kvclient.observer import Observer
     from kvclient.protocol import Key, Name, Reply, Value
@@ -404,15 +405,25 @@ class Client(Toolbox[In, Out]):
         """Iterate over keys without stopping the server; see scan() for the options.
 
         Every key that is there from beginning to end is yielded at least once. Redis and Valkey may yield one
-        twice, and keys that come or go meanwhile may be missing or not.
+        twice, a cluster too if its slots move, and keys that come or go meanwhile may be missing or not.
         """
         prefix, everything = self._prefix, self._everything
         if prefix:
             match = escape_glob(prefix) + to_bytes(b"*" if match is None else match)
-        cursor = -1
-        while cursor:
-            cursor, keys = everything.scan(max(cursor, 0), match=match, count=count, type=type)
-            yield from ([key[len(prefix) :] for key in keys] if prefix else keys)
+        before = self._whereabouts()
+        while True:
+            cursor = -1
+            while cursor:
+                cursor, keys = everything.scan(max(cursor, 0), match=match, count=count, type=type)
+                yield from ([key[len(prefix) :] for key in keys] if prefix else keys)
+            after = self._whereabouts()
+            if not has_moved(before, after):
+                return
+            before = after
+
+    def _whereabouts(self) -> SlotMap | None:
+        """Which server has which keys now; None if there is only one."""
+        return None
 
     def __iter__(self) -> Iterator[bytes]:
         return self.scan_iter()
@@ -439,6 +450,14 @@ class Client(Toolbox[In, Out]):
     def __delitem__(self, key: Key) -> None:
         if not self.delete(key):
             raise KeyError(key)
+
+
+def has_moved(before: SlotMap | None, after: SlotMap | None) -> bool:
+    """Whether keys have gone from one server to another.
+
+    It may have been from one that was not walked over yet to one that was: then all are to be walked over again.
+    """
+    return before is not None and after is not None and bool(after.gained_since(before))
 
 
 def tls_context(options: Options) -> ssl.SSLContext:

@@ -17,7 +17,7 @@ from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.aio.pool import AsyncPool
 from kvclient.aio.toolbox import AsyncToolbox
 from kvclient.aio.transaction import AsyncTransaction, watching
-from kvclient.client import tls_context
+from kvclient.client import has_moved, tls_context
 from kvclient.commands import refuse_connection_commands, to
 from kvclient.errors import CommandRefusedError, KVError, ServerError
 from kvclient.listening import named
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 
-    from kvclient.aio.transaction import AsyncWatchingTransaction
+    from kvclient.aio.transaction import Watcher
+    from kvclient.cluster.slots import SlotMap
     from kvclient.commands.base import Args
     from kvclient.observer import Observer
     from kvclient.protocol import Key, Name, Reply, Value
@@ -232,15 +233,11 @@ class AsyncClient(AsyncToolbox[In, Out]):
     def transaction(self, *, timeout: float | None = None) -> AsyncTransaction[In, Out]: ...
     @overload
     def transaction(
-        self,
-        work: Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]],
-        *,
-        watch: Iterable[Key],
-        timeout: float | None = None,
+        self, work: Watcher[In, Out, T], *, watch: Iterable[Key], timeout: float | None = None
     ) -> Coroutine[object, object, T]: ...
     def transaction(
         self,
-        work: Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]] | None = None,
+        work: Watcher[In, Out, T] | None = None,
         *,
         watch: Iterable[Key] = (),
         timeout: float | None = None,
@@ -266,12 +263,7 @@ class AsyncClient(AsyncToolbox[In, Out]):
     def _transaction(self, timeout: float | None) -> AsyncTransaction[In, Out]:
         return AsyncTransaction(self._pool.connected, self._manner(timeout))
 
-    async def _watching(
-        self,
-        work: Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]],
-        watch: Iterable[Key],
-        timeout: float | None,
-    ) -> T:
+    async def _watching(self, work: Watcher[In, Out, T], watch: Iterable[Key], timeout: float | None) -> T:
         return await watching(self._pool, work, watch, self._manner(timeout))
 
     # ---- listening and iterating ---------------------------------------------------------------------------
@@ -312,11 +304,21 @@ class AsyncClient(AsyncToolbox[In, Out]):
         prefix, everything = self._prefix, self._everything
         if prefix:
             match = escape_glob(prefix) + to_bytes(b"*" if match is None else match)
-        cursor = -1
-        while cursor:
-            cursor, keys = await everything.scan(max(cursor, 0), match=match, count=count, type=type)
-            for key in keys:
-                yield key[len(prefix) :]
+        before = await self._whereabouts()
+        while True:
+            cursor = -1
+            while cursor:
+                cursor, keys = await everything.scan(max(cursor, 0), match=match, count=count, type=type)
+                for key in keys:
+                    yield key[len(prefix) :]
+            after = await self._whereabouts()
+            if not has_moved(before, after):
+                return
+            before = after
+
+    async def _whereabouts(self) -> SlotMap | None:
+        """Which server has which keys now; None if there is only one."""
+        return None
 
     # ---- lifetime ------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Not here: what EXEC's reply means (transaction.py one folder up), and what pipel
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from kvclient.aio.pipeline import AsyncPipeline
 from kvclient.commands import Commands
@@ -84,12 +84,11 @@ class AsyncWatchingTransaction(AsyncTransaction[In, Out]):
         self.now = AsyncNow(connection, manner)
 
 
-async def watching(
-    pool: AsyncPool,
-    work: Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]],
-    watch: Iterable[Key],
-    manner: Manner[In, Out],
-) -> T:
+Watcher: TypeAlias = "Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]]"
+"""What reads and queues while keys are watched."""
+
+
+async def watching(pool: AsyncPool, work: Watcher[In, Out, T], watch: Iterable[Key], manner: Manner[In, Out]) -> T:
     """Watch keys, let `work` read and queue, and run what it queued; all again when a key changed meanwhile.
 
     Raises:

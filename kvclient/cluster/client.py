@@ -26,12 +26,13 @@ from kvclient.transaction import Watch, watching
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
+    from kvclient.cluster.slots import SlotMap
     from kvclient.commands.base import Args
     from kvclient.connection import Connection
     from kvclient.nearcache import NearCache
-    from kvclient.protocol import Key, Name, Reply
+    from kvclient.protocol import Key, Reply
     from kvclient.transaction import Transaction, WatchingTransaction
 
 T = TypeVar("T")
@@ -157,25 +158,6 @@ class ClusterClient(Client[In, Out]):
         del prefixes, max_keys
         raise CommandRefusedError(NOT_ON_A_CLUSTER)
 
-    # ---- iterating ---------------------------------------------------------------------------------------------
-
-    def scan_iter(
-        self,
-        *,
-        match: Name | None = None,
-        count: int | None = None,
-        type: Name | None = None,  # noqa: A002 - the server's word for it
-    ) -> Iterator[bytes]:
-        """Iterate over the keys of all nodes; see Client.scan_iter(). Keys may come twice if their slots move."""
-        deadline = _monotonic() + self._timeout
-        self._pool.look_again(self._pool.slots, deadline)
-        before = self._pool.slots
-        yield from super().scan_iter(match=match, count=count, type=type)
-        # What has moved may have gone from a node that was not walked yet to one that was: so look there again.
-        while True:
-            self._pool.look_again(self._pool.slots, _monotonic() + self._timeout)
-            now = self._pool.slots
-            if not now.gained_since(before):
-                return
-            before = now
-            yield from super().scan_iter(match=match, count=count, type=type)
+    def _whereabouts(self) -> SlotMap:
+        self._pool.look_again(self._pool.slots, _monotonic() + self._timeout)
+        return self._pool.slots

@@ -9,8 +9,10 @@ slot; others who want to know wait for its answer.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, TypeVar
 
 from kvclient.cluster.atlas import NO_ANSWER, PATIENCE, WHO_HAS_WHAT, Atlas, info_name, what_is
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _monotonic = time.monotonic
+_every: weakref.WeakSet[Nodes] = weakref.WeakSet()
 
 
 class Nodes(Atlas):
@@ -45,10 +48,21 @@ class Nodes(Atlas):
     def __init__(self, options: Options, tls: ssl.SSLContext | None, observer: Observer | None) -> None:
         super().__init__(options)
         self._tls, self._observer = tls, observer
-        self._lock = threading.Lock()
         self._pools: dict[str, Pool] = {}  # by address, as text
-        self._news: threading.Event | None = None  # set once whoever asks for the slots now has them
         self._closed = threading.Event()
+        self._reset()
+        _every.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._news: threading.Event | None = None  # set once whoever asks for the slots now has them
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, the lock in whatever state it was, and that a thread of the parent was asking."""
+        self._reset()
+        was_closed, self._closed = self._closed.is_set(), threading.Event()
+        if was_closed:
+            self._closed.set()
 
     # ---- connections -----------------------------------------------------------------------------------------
 
@@ -214,3 +228,12 @@ class Nodes(Atlas):
             self.infos[name] = self._asked(self.candidates(), what_is(name), deadline)
         info = self.infos[name]
         return None if info is None else info.of(words)
+
+
+def _after_fork_in_child() -> None:
+    for nodes in list(_every):
+        nodes.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

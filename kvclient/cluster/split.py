@@ -43,6 +43,8 @@ def parts_of(info: CommandInfo | None, words: Args, slots: SlotMap) -> list[Part
     Raises:
         CrossSlotError: its keys are in several slots, and it cannot be split, or shall not be.
     """
+    if info is not None and info.simple and len(words) > 1:  # most commands
+        return [Part(slot_of(to_bytes(words[1])), words)]
     keys = [] if info is None else info.keys(words)
     if info is None or not keys:
         everywhere = info is not None and info.request in {"all_shards", "all_nodes"} and info.response != "special"

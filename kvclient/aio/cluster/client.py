@@ -25,12 +25,13 @@ from kvclient.observer import name_of
 from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from kvclient.aio.nearcache import AsyncNearCache
-    from kvclient.aio.transaction import AsyncTransaction, AsyncWatchingTransaction
+    from kvclient.aio.transaction import AsyncTransaction, Watcher
+    from kvclient.cluster.slots import SlotMap
     from kvclient.commands.base import Args
-    from kvclient.protocol import Key, Name, Reply
+    from kvclient.protocol import Key, Reply
     from kvclient.url import Options
 
 T = TypeVar("T")
@@ -61,11 +62,13 @@ class AsyncClusterClient(AsyncClient[In, Out]):
         self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None
     ) -> Coroutine[object, object, T]:
         timeout, apart = self._timeout + (patience or 0), patience is not None
-        return self._dispatch(words, convert, timeout, safe=safe, again=self.options.retries > 0, apart=apart)
+        call = self._dispatch(words, convert, timeout, safe=safe, again=self.options.retries > 0, apart=apart)
+        return call if self._observer is None else self._observed(name_of(words), call)
 
     async def run(self, words: Args, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int) -> T:
         """Run one command. For the modules that are part of a client."""
-        return await self._dispatch(words, convert, timeout, safe=safe, again=retries > 0)
+        with self._told(name_of(words)):
+            return await self._dispatch(words, convert, timeout, safe=safe, again=retries > 0)
 
     async def _dispatch(
         self,
@@ -79,16 +82,15 @@ class AsyncClusterClient(AsyncClient[In, Out]):
     ) -> T:
         """Send a command to the node that has its keys, or its parts to all that have some."""
         router, deadline = self._router, now() + timeout
-        with self._told(name_of(words)):
-            info = await router.info(words, deadline)
-            if info is not None and info.name == "SCAN":
-                return convert(await self._page(words, deadline))
-            parts = parts_of(info, words, router.slots)
-            if len(parts) == 1:
-                return await router.routed(parts[0], convert, deadline, safe=safe, again=again, apart=apart)
-            sent = [Sent(part, safe) for part in parts]
-            found = await outcomes(router, sent, deadline, again=again, apart=apart)
-            return convert(merged(info, parts, replies_among(found)))
+        info = await router.info(words, deadline)
+        if info is not None and info.name == "SCAN":
+            return convert(await self._page(words, deadline))
+        parts = parts_of(info, words, router.slots)
+        if len(parts) == 1:
+            return await router.routed(parts[0], convert, deadline, safe=safe, again=again, apart=apart)
+        sent = [Sent(part, safe) for part in parts]
+        found = await outcomes(router, sent, deadline, again=again, apart=apart)
+        return convert(merged(info, parts, replies_among(found)))
 
     async def _page(self, words: Args, deadline: float) -> Reply:
         walk = Walk(words, self._router.slots)
@@ -108,12 +110,7 @@ class AsyncClusterClient(AsyncClient[In, Out]):
     def _transaction(self, timeout: float | None) -> AsyncTransaction[In, Out]:
         return AsyncClusterTransaction(self._router, self._manner(timeout))
 
-    async def _watching(
-        self,
-        work: Callable[[AsyncWatchingTransaction[In, Out]], Awaitable[T]],
-        watch: Iterable[Key],
-        timeout: float | None,
-    ) -> T:
+    async def _watching(self, work: Watcher[In, Out, T], watch: Iterable[Key], timeout: float | None) -> T:
         """As AsyncClient.transaction() with keys to watch, which have to be in one slot, and all others with them."""
         manner, keys, router = self._manner(timeout), [*watch], self._router
         slot = one_slot((prefixed(self._prefix, key) for key in keys), "WATCH") or 0
@@ -150,20 +147,6 @@ class AsyncClusterClient(AsyncClient[In, Out]):
         del prefixes, max_keys
         raise CommandRefusedError(NOT_ON_A_CLUSTER)
 
-    async def scan_iter(
-        self,
-        *,
-        match: Name | None = None,
-        count: int | None = None,
-        type: Name | None = None,  # noqa: A002 - the server's word for it
-    ) -> AsyncIterator[bytes]:
-        """Iterate over the keys of all nodes; see Client.scan_iter(). Keys may come twice if their slots move."""
-        router, before = self._router, None
-        while True:
-            await router.look_again(router.slots, now() + self._timeout)
-            if before is not None and not router.slots.gained_since(before):
-                return
-            # What has moved may have gone from a node that was not walked yet to one that was: so look there again.
-            before = router.slots
-            async for key in super().scan_iter(match=match, count=count, type=type):
-                yield key
+    async def _whereabouts(self) -> SlotMap:
+        await self._router.look_again(self._router.slots, now() + self._timeout)
+        return self._router.slots

@@ -54,10 +54,7 @@ class _News:
 class AsyncNodes(Atlas):
     """All nodes of one cluster, each with its connections. It belongs to the event loop that first uses it.
 
-    Args:
-        options: those of the client; `max_connections` is for each node.
-        tls: what to encrypt with.
-        observer: is told of connections.
+    Its arguments are those of kvclient.cluster.nodes.Nodes.
     """
 
     def __init__(self, options: Options, tls: ssl.SSLContext | None, observer: Observer | None) -> None:
