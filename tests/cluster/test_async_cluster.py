@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cluster.harness import Cluster, real_cluster
+from cluster.harness import Cluster
+from cluster.tasks import KEYS, Work, nothing_is_open, together, with_client
 
 import kvclient
 import kvclient.aio
 from kvclient import serializers
 from kvclient.aio import AsyncClient, AsyncWatchingTransaction
 from kvclient.aio.cluster.client import AsyncClusterClient
-from kvclient.cluster.slots import slot_of
+from kvclient.cluster.slots import Address, slot_of
 from kvclient.errors import (
     AuthError,
     CannotConnectError,
@@ -24,17 +23,13 @@ from kvclient.errors import (
     CommandRefusedError,
     ConnectionLostError,
     CrossSlotError,
-    KVError,
     PipelineError,
     ServerError,
     TransactionConflictError,
 )
+from kvclient.protocol import encode_command
 
-Work = Callable[[AsyncClient], Awaitable[None]]
 Run = Callable[..., None]
-
-KEYS = [f"key:{number}" for number in range(300)]  # of all nodes
-COUNTERS = [f"counter:{number}" for number in range(30)]  # too
 
 
 @pytest.fixture
@@ -45,30 +40,6 @@ def run(cluster: Cluster) -> Run:
         with_client(cluster, work, **options)
 
     return start
-
-
-def with_client(cluster: Cluster, work: Work, *, timeout: float = 20, **options: Any) -> None:
-    async def main() -> None:
-        async with kvclient.aio.connect(cluster.url, timeout=timeout, **options) as kv:
-            await work(kv)
-            assert asyncio.all_tasks() == {asyncio.current_task()}
-        await nothing_is_open()
-
-    asyncio.run(main(), debug=False)
-
-
-async def nothing_is_open() -> None:
-    """Sockets are closed when the event loop comes round next."""
-    loop: Any = asyncio.get_running_loop()
-    for _ in range(3):
-        await asyncio.sleep(0)
-    own = loop._ssock.fileno()  # by which threads wake the loop
-    assert [descriptor for descriptor in loop._selector.get_map() if descriptor != own] == []
-
-
-async def together(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
-    """Whatever comes of each, in order."""
-    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 def test_every_node_has_some(cluster: Cluster, run: Run) -> None:
@@ -164,27 +135,39 @@ def test_all_primaries_are_asked(run: Run) -> None:
 
 def test_pipelines(run: Run) -> None:
     async def work(kv: AsyncClient) -> None:
-        async with kv.pipeline() as pipeline:
-            for key in KEYS:
-                pipeline.incr(key)
-                pipeline.incr(key)
-            whole = pipeline.mget(*KEYS[:50])
-        assert whole.result() == [b"2"] * 50  # a key's commands are run in their order
-        async with kv.pipeline() as pipeline:
-            values = [pipeline.getdel(key) for key in KEYS]
-            large = [pipeline.set(key, "x" * 10_000) for key in KEYS]
-        assert [value.result() for value in values] == [b"2"] * len(KEYS)
-        assert all(each.result() for each in large)
-        pipeline = kv.pipeline()
-        pipeline.set("a", "x")
-        pipeline.incr("a")
-        pipeline.rename("a", "b")
-        last = pipeline.get("a")
-        with pytest.raises(PipelineError) as caught:
-            await pipeline.run()
-        assert [type(each) for each in caught.value.results] == [bool, ServerError, CrossSlotError, bytes]
-        assert last.result() == b"x"
+        async with kv.pipeline() as p:
+            turns = [(p.incr(key), p.incr(key), p.getdel(key)) for key in KEYS]
+            size = p.dbsize()
+        # A key's commands are run in their order.
+        assert {tuple(each.result() for each in turn) for turn in turns} == {(1, 2, b"2")}
+        assert size.result() <= len(KEYS)
+
+        async def large(number: int) -> None:
+            async with kv.pipeline() as p:
+                values = [p.set(f"{key}:{number}", b"%d" % number * 10_000) for key in KEYS]
+                whole = p.mget(*(f"{key}:{number}" for key in KEYS))
+            assert all(value.result() for value in values)
+            assert set(whole.result()) == {b"%d" % number * 10_000}
+
+        await asyncio.gather(*map(large, range(3)))
+
+    run(work)
+
+
+def test_a_pipeline_of_which_some_is_refused(run: Run) -> None:
+    async def work(kv: AsyncClient) -> None:
+        p = kv.pipeline()
+        futures = [p.set("a", "x"), p.incr("a"), p.rename("a", "b"), p.get("a")]
+        with pytest.raises(PipelineError, match="2 of 4 commands failed"):
+            await p.run()
+        assert [type(future.error()) for future in futures] == [type(None), ServerError, CrossSlotError, type(None)]
+        assert futures[-1].result() == b"x"
         assert await kv.pipeline().run() == ()
+        await kv.ping()
+        p = kv.pipeline(raise_errors=False)
+        p.incr("a")
+        (refused,) = await p.run()
+        assert isinstance(refused, ServerError)
 
     run(work)
 
@@ -353,222 +336,51 @@ def test_who_asks_for_the_slots_is_cancelled_and_the_next_asks(run: Run) -> None
     run(work)
 
 
-class Storm:
-    """Calls of every kind, each of which checks what it gets."""
-
-    def __init__(self, kv: AsyncClient) -> None:
-        self.kv = kv
-        self.router = kv._router  # type: ignore[attr-defined]
-        self.kinds = (self.one, self.many, self.piped, self.watching, self.found_out)
-
-    async def one(self, number: int) -> None:
-        key = KEYS[number % len(KEYS)]
-        assert await self.kv.get(key) == key.encode()
-
-    async def many(self, number: int) -> None:
-        keys = KEYS[number % 200 : number % 200 + 20]
-        assert await self.kv.mget(*keys) == [key.encode() for key in keys]
-
-    async def piped(self, number: int) -> None:
-        async with self.kv.pipeline() as pipeline:
-            futures = [pipeline.echo(f"{number}:{turn}") for turn in range(5)]
-        assert [future.result() for future in futures] == [f"{number}:{turn}".encode() for turn in range(5)]
-
-    async def watching(self, number: int) -> None:
-        key = KEYS[number % 10]
-
-        async def read(t: AsyncWatchingTransaction) -> bytes | None:
-            return await t.now.get(key)
-
-        assert await self.kv.transaction(read, watch=[key]) == key.encode()
-
-    async def found_out(self, number: int) -> None:
-        await self.router.look_again(self.router.slots, asyncio.get_running_loop().time() + 20)
-
-
-def test_cancellation_storms(run: Run) -> None:
-    """Many calls are cancelled, each at some await: the others get what is theirs."""
-
-    async def work(kv: AsyncClient) -> None:
-        source, storm, answered = random.Random(1), Storm(kv), 0
-        await kv.mset({key: key for key in KEYS})
-        for start in range(0, 4000, 40):
-            tasks = [asyncio.create_task(source.choice(storm.kinds)(start + number)) for number in range(40)]
-            for _ in range(source.randrange(12)):
-                await asyncio.sleep(0)
-            for task in source.sample(tasks, 12):
-                task.cancel()
-            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-                answered += outcome is None
-                assert outcome is None or isinstance(outcome, asyncio.CancelledError), outcome
-        assert answered > 2000
-
-    run(work)
-    gc.collect()
-
-
-def test_a_slot_that_moves_loses_nothing(cluster: Cluster, run: Run) -> None:
-    keys = [f"{{moving}}:{number}" for number in range(20)]
-    slot = slot_of(b"moving")
-    source = cluster.owner(slot)
-    target = next(node for node in cluster.primaries() if node is not source)
-
-    async def work(kv: AsyncClient) -> None:
-        moved = asyncio.Event()
-        done = dict.fromkeys(keys, 0)
-
-        async def count(key: str) -> None:
-            while not moved.is_set():
-                done[key] += 1
-                assert await kv.incr(key) == done[key]
-
-        async def batches() -> None:
-            while not moved.is_set():
-                await kv.mset({"{moving}:a": "1", "{moving}:b": "2"})
-                assert await kv.mget("{moving}:a", "{moving}:b") == [b"1", b"2"]
-                async with kv.pipeline() as pipeline:
-                    values = [pipeline.get("{moving}:a") for _ in range(10)]
-                assert {value.result() for value in values} == {b"1"}
-
-        async def bundles() -> None:
-            total = 0
-            while not moved.is_set():
-                total += 1
-                async with kv.transaction() as transaction:
-                    result = transaction.incr("{moving}:t")
-                assert result.result() == total
-
-        async def move() -> None:
-            for place in (target, source):
-                await asyncio.to_thread(cluster.move, slot, place)
-            moved.set()
-
-        async with asyncio.TaskGroup() as group:
-            for key in keys:
-                group.create_task(count(key))
-            group.create_task(batches())
-            group.create_task(bundles())
-            group.create_task(move())
-        assert [int(value or 0) for value in await kv.mget(*keys)] == list(done.values())
-        assert min(done.values()) > 5
-
-    run(work)
-
-
-def test_a_primary_that_dies_is_replaced() -> None:
-    with real_cluster(timeout=1000) as cluster:
-
-        async def work(kv: AsyncClient) -> None:
-            busy, stop = asyncio.Event(), asyncio.Event()
-            acknowledged, doubtful = dict.fromkeys(COUNTERS, 0), dict.fromkeys(COUNTERS, 0)
-            failures: list[KVError] = []
-            reads = 0
-
-            async def count(key: str) -> None:
-                while not stop.is_set():
-                    try:
-                        await kv.incr(key)
-                        acknowledged[key] += 1
-                        if sum(acknowledged.values()) > 1000:
-                            busy.set()
-                    except KVError as error:
-                        failures.append(error)
-                        doubtful[key] += 1
-
-            async def read(key: str) -> None:
-                nonlocal reads
-                while not stop.is_set():
-                    await kv.get(key)
-                    await kv.mget(*COUNTERS)
-                    reads += 1
-
-            async def kill() -> None:
-                await busy.wait()
-                victim = await asyncio.to_thread(cluster.owner, slot_of(COUNTERS[0].encode()))
-                await asyncio.to_thread(victim.kill)
-                await asyncio.to_thread(cluster.wait_until_whole, replicas=2)
-                stop.set()
-
-            async with asyncio.TaskGroup() as group:
-                for key in COUNTERS:
-                    group.create_task(count(key))
-                    group.create_task(read(key))
-                group.create_task(kill())
-            found = [int(value or 0) for value in await kv.mget(*COUNTERS)]
-            lost = sum(max(0, acknowledged[key] - value) for key, value in zip(COUNTERS, found, strict=True))
-            print(f"{sum(found)} increments, {len(failures)} doubtful, {reads} reads, {lost} lost")  # noqa: T201
-            assert {error.applied for error in failures} <= {"unknown"}
-            for key, value in zip(COUNTERS, found, strict=True):
-                assert value <= acknowledged[key] + doubtful[key]
-            assert max(doubtful.values()) <= 2
-
-        with_client(cluster, work, timeout=10)
-
-
-def test_a_primary_that_stands_still_is_replaced() -> None:
-    with real_cluster(timeout=1000) as cluster:
-
-        async def work(kv: AsyncClient) -> None:
-            await kv.mset({key: key for key in KEYS})
-            victim = cluster.owner(slot_of(KEYS[0].encode()))
-            victim.suspend()
-            try:
-                outcomes = await together(*map(kv.get, KEYS), kv.mget(*KEYS), *map(kv.incr, COUNTERS))
-                assert outcomes[: len(KEYS)] == [key.encode() for key in KEYS]
-                assert outcomes[len(KEYS)] == [key.encode() for key in KEYS]
-                for outcome in outcomes[len(KEYS) + 1 :]:
-                    assert outcome == 1 or (isinstance(outcome, KVError) and outcome.applied == "unknown")
-                assert await kv.set(KEYS[0], "new")
-            finally:
-                victim.resume()
-            assert await kv.get(KEYS[0]) == b"new"
-
-        with_client(cluster, work, timeout=8)
-
-
-def test_all_are_gone() -> None:
-    with real_cluster(timeout=1000) as cluster:
-
-        async def work(kv: AsyncClient) -> None:
-            await kv.mset({key: key for key in KEYS})
-            async with kv.listen("news") as messages:
-                for node in cluster.nodes:
-                    node.kill()
-                loop = asyncio.get_running_loop()
-                start = loop.time()
-                outcomes = await together(
-                    *map(kv.get, KEYS[:50]), kv.mget(*KEYS), kv.dbsize(), kv.transaction().run(), messages.next(0.3)
-                )
-                assert loop.time() - start < 2.5
-                for outcome in outcomes[:52]:
-                    assert isinstance(outcome, CannotConnectError), outcome
-                assert outcomes[52:] == [(), None]
-                assert messages.gaps == 1
-            with pytest.raises(CannotConnectError):
-                await kvclient.aio.connect(cluster.url, timeout=1)
-            pipeline = kv.pipeline()
-            pipeline.incr("a")
-            pipeline.incr("b")
-            with pytest.raises(CannotConnectError):
-                await pipeline.run()
-
-        with_client(cluster, work, timeout=2)
-
-
 def test_closing_ends_what_is_under_way(cluster: Cluster) -> None:
     async def main() -> None:
-        kv = await kvclient.aio.connect(cluster.url, timeout=20)
-        waiting = asyncio.create_task(kv.wait(5, timeout=20))
-        while not any(pool._borrowed for pool in kv._router._every):  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
-        kv.close()
-        with pytest.raises((ConnectionLostError, ClientClosedError)):
-            await waiting
+        kv = kvclient.aio.connect(cluster.url, timeout=20)
+        async with asyncio.TaskGroup() as group, kv:
+            waiting = group.create_task(together(kv.wait(5, timeout=20), kv.transaction(for_ever, watch=["k"])))
+            router = kv._router  # type: ignore[attr-defined]
+            while sum(len(pool._borrowed) for pool in router._every) < 4:
+                await asyncio.sleep(0)
+            kv.close()
+            for outcome in await waiting:
+                assert isinstance(outcome, ConnectionLostError | ClientClosedError), outcome
         with pytest.raises(ClientClosedError):
-            await kv.ping()
+            await kv.get("k")
         await nothing_is_open()
 
+    async def for_ever(t: AsyncWatchingTransaction) -> None:
+        while True:
+            await t.now.get("k")
+
     asyncio.run(main())
+
+
+def test_the_connection_to_a_node_that_has_left_ends_when_its_calls_have(cluster: Cluster, run: Run) -> None:
+    async def work(kv: AsyncClient) -> None:
+        router = kv._router  # type: ignore[attr-defined]
+        stranger = Address("localhost", cluster.nodes[0].port)  # by this name it is no member
+        deadline = asyncio.get_running_loop().time() + 20
+        connection = await router.connection(stranger, deadline)
+        under_way = [connection.send(encode_command((b"WAIT", 5, wait)), 1, deadline) for wait in (100, 1, 200)]
+        under_way[2].cancel()
+        await router.refresh(router.slots, deadline)
+        assert stranger not in router._pools
+        for waiting in under_way[:2]:
+            assert isinstance((await waiting)[0], int)
+        await asyncio.sleep(0)
+        assert not connection.usable
+        with pytest.raises(CannotConnectError, match="not part of the cluster any more"):
+            await router.in_time(connected_of_a_closed(router, stranger), stranger, deadline)
+
+    async def connected_of_a_closed(router: Any, address: Address) -> object:
+        pool = router.pool(address)
+        pool.retire()
+        return await pool.connected()
+
+    run(work)
 
 
 def test_a_wrong_password(cluster: Cluster) -> None:
