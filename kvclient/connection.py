@@ -271,6 +271,16 @@ class Connection:
             decoder.replies.clear()
         return replies
 
+    def fileno(self) -> int:
+        """The socket's number, for select(); -1 if it is closed."""
+        return -1 if self._sock is None else self._sock.fileno()
+
+    @property
+    def buffered(self) -> bool:
+        """Whether bytes have come that select() does not see: TLS may have deciphered more than was asked for."""
+        pending = getattr(self._sock, "pending", None)
+        return pending is not None and pending() > 0
+
     def shutdown(self) -> None:
         """End the conversation, from any thread: whoever waits in receive() finds the connection lost."""
         sock = self._sock

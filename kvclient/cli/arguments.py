@@ -47,6 +47,7 @@ class Tool:
 TOOLS: Final = {
     "import": Tool("kvclient.cli.importing", "store keys from a file of JSON lines"),
     "export": Tool("kvclient.cli.exporting", "write keys as JSON lines"),
+    "migrate": Tool("kvclient.cli.migrate", "copy all keys to another server while programs go on writing"),
     "watch": Tool("kvclient.cli.watch", "show changes of keys, or messages, as they come"),
     "top": Tool("kvclient.cli.top", "show what the server is doing"),
 }

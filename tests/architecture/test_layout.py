@@ -131,6 +131,7 @@ SOCKET_FILES = {
     "kvserver/systemd.py",
     "kvserver/web/server.py",
     "kvclient/connection.py",
+    "kvclient/waiting.py",
 }
 THREADING_FILES = {
     "kvserver/access/log.py",  # the lock of what was denied
