@@ -1,0 +1,165 @@
+"""`kv migrate`, outside-in: real servers, programs that write, kills, lost connections, what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from client.migrating import Proxy, Tool, Writers, assert_equal, content, fill
+from support import real_valkey
+
+import kvclient
+import kvserver
+from kvclient.cli import main
+
+Start = Callable[[str], kvclient.Client]
+PAIRS = [("kvserver", "valkey"), ("valkey", "kvserver"), ("redis", "valkey"), ("kvserver", "redis")]
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Starts a server of a kind, empty, and gives a client of it, whose `url` fixtures know as url_of()."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(kind: str) -> kvclient.Client:
+            if kind == "kvserver":
+                url = stack.enter_context(kvserver.Server(port=0)).url
+            elif kind == "valkey":
+                url = f"redis://127.0.0.1:{stack.enter_context(real_valkey())}"
+            else:
+                url = f"redis://127.0.0.1:{request.getfixturevalue('redis_port')}"
+            client = stack.enter_context(kvclient.connect(url, timeout=30))
+            client.flushall()
+            return client
+
+        yield begin
+
+
+def url_of(client: kvclient.Client) -> str:
+    return f"redis://{client.options.address}"
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    status = main(["migrate", *argv])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+# ---- all is copied ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "other"), PAIRS)
+def test_everything_of_all_databases(start: Start, capsys: pytest.CaptureFixture[str], kind: str, other: str) -> None:
+    source, target = start(kind), start(other)
+    fill(source, 1200)
+    source.set(b"\xff\x00\r\n", b"")
+    source.set("", b"\x00\xff")
+    source.set("lives", "long", ttl=1000.5)
+    with kvclient.connect(f"{url_of(source)}/3") as third:
+        third.set("elsewhere", "x")
+    status, out, err = run(capsys, "--from", url_of(source), "--to", url_of(target))
+    assert (status, out) == (0, "")
+    assert err.startswith("kv: copied 1204 keys (")
+    assert_equal(source, target)
+    with kvclient.connect(f"{url_of(target)}/3") as third:
+        assert content(third) == {b"elsewhere": (b"x", -1)}
+
+
+@pytest.mark.parametrize(("kind", "other"), PAIRS)
+def test_while_programs_write(start: Start, kind: str, other: str) -> None:
+    source, target = start(kind), start(other)
+    fill(source, 3000)
+    with (
+        Writers(url_of(source), seed=1) as writers,
+        Tool("--from", url_of(source), "--to", url_of(target), "--follow") as tool,
+    ):
+        tool.see("all is copied")
+        writers.write_more(200)
+        writers.stop()
+        assert tool.stop() == 0, tool.said
+    assert "stopped: what has changed by now is copied" in tool.said
+    assert_equal(source, target)
+    assert target.dbsize() > 3000
+
+
+def test_without_following_it_says_that_programs_still_write(start: Start) -> None:
+    source, target = start("kvserver"), start("kvserver")
+    fill(source, 100)
+    with (
+        Writers(url_of(source), seed=2),
+        Tool("--from", url_of(source), "--to", url_of(target), "--json") as tool,
+    ):
+        assert tool.wait() == 0, tool.said
+    assert json.loads(tool.out)["still_changing"] > 0
+
+
+# ---- faults ----------------------------------------------------------------------------------------------------------
+
+
+def killed_again_and_again(source: kvclient.Client, target: kvclient.Client, path: Path, seed: int, kills: int) -> None:
+    chance = random.Random(seed)
+    fill(source, 2000)
+    with Writers(url_of(source), seed, threads=2) as writers, contextlib.ExitStack() as stack:
+        near, far = (stack.enter_context(Proxy(url_of(each))) for each in (source, target))
+        argv = ("--from", near.url, "--to", far.url, "--state", str(path / "state"), "--follow")
+        for number in range(kills):
+            with Tool(*argv) as tool:
+                proxy, most = chance.choice(((near, 300_000), (far, 150_000)))
+                proxy.after(int(most ** chance.random()), tool.process.kill)
+                tool.process.wait(60)
+                assert tool.process.returncode == -signal.SIGKILL, tool.process.communicate()
+                near.after(0, lambda: None)
+                far.after(0, lambda: None)
+            fill(source, 50, 2000 + number * 50)
+            source.delete(*(f"still:{chance.randrange(2000)}" for _ in range(20)))
+        with Tool(*argv) as tool:
+            tool.see("all is copied")
+            writers.stop()
+            assert tool.stop() == 0, tool.said
+    assert_equal(source, target)
+
+
+@pytest.mark.parametrize(("kind", "other"), [("kvserver", "valkey"), ("valkey", "kvserver")])
+def test_killed_and_started_again(start: Start, tmp_path: Path, kind: str, other: str) -> None:
+    killed_again_and_again(start(kind), start(other), tmp_path, seed=3, kills=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_killed_and_started_again_often(start: Start, tmp_path: Path, seed: int) -> None:
+    killed_again_and_again(start(("valkey", "redis")[seed % 2]), start("kvserver"), tmp_path, seed, kills=20)
+
+
+def kill_connections(server: kvclient.Client, flag: str) -> None:
+    """Kill those of the tool, as soon as there is one with a flag ("t": it is told of changes)."""
+    seen = False
+    while not seen:
+        for each in server.client_list():
+            if each["name"].startswith("kv-migrate-"):
+                seen = seen or flag in each["flags"]
+                server.client_kill(id=int(each["id"]))
+
+
+@pytest.mark.parametrize(("kind", "other"), [("kvserver", "valkey"), ("valkey", "kvserver")])
+def test_connections_are_killed(start: Start, kind: str, other: str) -> None:
+    source, target = start(kind), start(other)
+    fill(source, 3000)
+    with (
+        Writers(url_of(source), seed=4) as writers,
+        Tool("--from", url_of(source), "--to", url_of(target), "--follow") as tool,
+    ):
+        tool.see("all is copied")
+        for _ in range(3):
+            kill_connections(target, "")
+            kill_connections(source, "t")
+            tool.see("was lost")
+            tool.said = ""
+        source.delete("still:7")
+        writers.stop()
+        assert tool.stop() == 0, tool.said
+    assert_equal(source, target)
