@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kvclient.cli.arguments import Given
+    from kvclient.migration.verifying import Comparison
 
 _INTERRUPT_STATUS: Final = 130
 _EPILOG: Final = """\
@@ -49,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=float, metavar="N", help="at most so many keys a second")
     add("--timeout", type=float, default=60.0, metavar="SECONDS", help="how long a server may be away or full (60)")
     add("--into-existing", action="store_true", help="copy into a server that has keys, and replace those")
+    add("--verify", action="store_true", help="compare both servers afterwards")
+    add("--verify-only", action="store_true", help="compare both servers, and copy nothing")
     add("--dry-run", action="store_true", help="only count what there is to copy")
     add("--json", action="store_true", help="tell the result as JSON, on standard output")
     parser.epilog = _EPILOG
@@ -122,6 +125,8 @@ def _settings(wanted: argparse.Namespace) -> Settings:
         state=wanted.state,
         into_existing=wanted.into_existing,
         is_dry=wanted.dry_run,
+        verify=wanted.verify,
+        only_verify=wanted.verify_only,
     )
 
 
@@ -185,11 +190,36 @@ def _report(outcome: Outcome, settings: Settings, seconds: float, *, as_json: bo
             f"programs still write to the source: {outcome.still_changing} keys had changed in the last round, and "
             "were copied; what is written from now on is not. Stop the programs and run it again, or use --follow"
         )
+    if outcome.comparison is not None:
+        _report_comparison(outcome.comparison)
+    if settings.only_verify:
+        return
     verb = "would copy" if settings.is_dry else "copied"
     complain(
         f"{verb} {counts.stored} keys ({counts.bytes:,} bytes) in {seconds:.1f} s; {counts.unchanged} found unchanged, "
         f"{counts.deleted} deleted"
     )
+
+
+def _report_comparison(found: Comparison) -> None:
+    for key, how in found.examples.items():
+        complain(f"{how}: {quoted(key.name)} (database {key.db})")
+    if found.different > len(found.examples):
+        complain(f"and {found.different - len(found.examples)} more that differ")
+    if found.unsettled:
+        complain(f"{found.unsettled} keys changed whenever they were compared: stop the programs and compare again")
+    complain(f"compared {found.compared} keys: {found.different or 'none'} differ")
+
+
+def _comparison_fields(found: Comparison) -> dict[str, Any]:
+    return {
+        "compared": found.compared,
+        "different": found.different,
+        "unsettled": found.unsettled,
+        "examples": [
+            {"db": key.db, "key": text_or_base64(key.name), "how": how} for key, how in found.examples.items()
+        ],
+    }
 
 
 def _fields(outcome: Outcome, settings: Settings, seconds: float) -> dict[str, Any]:
@@ -209,4 +239,5 @@ def _fields(outcome: Outcome, settings: Settings, seconds: float) -> dict[str, A
         },
         "missing_databases": {str(db): number for db, number in outcome.missing_databases.items()},
         "doubts": outcome.doubts,
+        "verified": None if outcome.comparison is None else _comparison_fields(outcome.comparison),
     }

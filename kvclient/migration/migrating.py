@@ -19,6 +19,7 @@ from kvclient.migration.ledger import Ledger
 from kvclient.migration.patterns import literal_prefix, matcher
 from kvclient.migration.plan import BATCH, Check, Copy, Done, Place, Plan, Rate, Settle, Wait, Walk
 from kvclient.migration.sides import PASSING, Side
+from kvclient.migration.verifying import Comparison, Verifier
 from kvclient.retry import pause_of
 from kvclient.waiting import Waker
 
@@ -66,6 +67,8 @@ class Settings:
         state: the file by which it can go on where it ended.
         into_existing: whether the target may hold keys.
         is_dry: only count.
+        verify: compare both servers at the end.
+        only_verify: compare them, and copy nothing.
     """
 
     source: Options
@@ -78,6 +81,8 @@ class Settings:
     state: Path | None = None
     into_existing: bool = False
     is_dry: bool = False
+    verify: bool = False
+    only_verify: bool = False
 
 
 @dataclasses.dataclass
@@ -89,17 +94,20 @@ class Outcome:
         still_changing: keys that changed in the last round before it ended: programs still write.
         missing_databases: databases that the target does not have, with the number of keys in them.
         doubts: what may be wrong at the target, in lines.
+        comparison: what was found when both were compared; None if they were not.
     """
 
     counts: Counts
     still_changing: int = 0
     missing_databases: dict[int, int] = dataclasses.field(default_factory=dict)
     doubts: list[str] = dataclasses.field(default_factory=list)
+    comparison: Comparison | None = None
 
     @property
     def is_whole(self) -> bool:
-        """Whether all was copied."""
-        return not (self.counts.left_out or self.missing_databases or self.doubts)
+        """Whether all was copied, and nothing found that differs."""
+        is_equal = self.comparison is None or self.comparison.is_equal
+        return is_equal and not (self.counts.left_out or self.missing_databases or self.doubts)
 
 
 class Migration:
@@ -148,10 +156,10 @@ class Migration:
         target_run = self.target.run()
         self._refuse_itself(target_run)
         state = _state_of(settings, target_run)
-        known = None if settings.state is None else states.load(settings.state)
+        known = None if settings.state is None or not self._changes_anything else states.load(settings.state)
         if known is not None:
             state.check(known)
-        elif not settings.into_existing and not settings.is_dry:
+        elif not (settings.into_existing or settings.is_dry or settings.only_verify):
             self._refuse_a_full_target()
         self._ledger = self._open_ledger(is_known=known is not None)
         self._state = state if known is None else known
@@ -186,7 +194,7 @@ class Migration:
 
     def _open_ledger(self, *, is_known: bool) -> Ledger:
         path = self.settings.state
-        if path is None or self.settings.is_dry:
+        if path is None or not self._changes_anything:
             return Ledger(None)
         beside = path.with_name(f"{path.name}.keys")
         if is_known and not beside.exists():
@@ -228,6 +236,10 @@ class Migration:
         self.outcome.missing_databases[db] = count
         return False
 
+    @property
+    def _changes_anything(self) -> bool:
+        return not (self.settings.is_dry or self.settings.only_verify)
+
     def _there(self, db: int) -> int:
         return self.settings.databases.get(db, db)
 
@@ -245,6 +257,15 @@ class Migration:
             KVError: a server refuses.
         """
         self._begin()
+        if not self.settings.only_verify:
+            self.outcome.still_changing = self._copy_all()
+            self._enter("done")
+        if (self.settings.verify or self.settings.only_verify) and not self.settings.is_dry:
+            self._compare_all()
+        return self.outcome
+
+    def _copy_all(self) -> int:
+        """Do what the plan says to its end; how many keys had changed in the last round."""
         while True:
             self._attend()
             step = self.plan.next()
@@ -253,9 +274,7 @@ class Migration:
             if isinstance(step, Done):
                 if self._look_at_the_target():
                     continue
-                self.outcome.still_changing = step.still
-                self._enter("done")
-                return self.outcome
+                return step.still
             self._do(step)
             self._viewer.progress(self._walked, self._total, self.plan.waiting)
 
@@ -364,6 +383,36 @@ class Migration:
         self._save()
         return is_again
 
+    # ---- comparing -----------------------------------------------------------------------------------------------
+
+    def _compare_all(self) -> None:
+        comparison = self.outcome.comparison = Comparison()
+        verifier = Verifier(self.source, self.target, self._there, self, self.settings.match)
+        keyspace = self.keep_trying(self.source, self.source.keyspace)
+        theirs = self.keep_trying(self.target, self.target.keyspace)
+        databases = [db for db in self._databases({**keyspace, **theirs}) if self._has(db, keyspace.get(db, 0))]
+        self._viewer.say("both sides are compared")
+        verifier.again(verifier.walk(databases, comparison), comparison, self)
+
+    def catch_up(self) -> None:
+        """Copy what has changed, unless only to compare is wanted, and hear of all changes until now."""
+        if not self.settings.only_verify:
+            self.plan.again()
+            self._copy_all()
+        else:
+            self._attend()
+            self.hear_all()
+            self.plan.forget()
+
+    def hear_all(self) -> bool:
+        """Hear of all changes until now; whether none can have been missed since catch_up()."""
+        assert self._ears is not None
+        return self._ears.settle() and not self.plan.has_missed
+
+    def has_changed(self, name: bytes) -> bool:
+        """Whether a key has changed since catch_up()."""
+        return self.plan.has_changed(name)
+
     # ---- state ---------------------------------------------------------------------------------------------------
 
     def _enter(self, phase: str) -> None:
@@ -371,7 +420,7 @@ class Migration:
         self._save()
 
     def _save(self) -> None:
-        if self.settings.state is not None and not self.settings.is_dry:
+        if self.settings.state is not None and self._changes_anything:
             states.save(self.settings.state, self._state)
 
     # ---- patience ------------------------------------------------------------------------------------------------

@@ -110,17 +110,26 @@ class Plan:
         """How many changed keys wait to be copied."""
         return len(self._changed) + len(self._round)
 
+    @property
+    def has_missed(self) -> bool:
+        """Whether changes may have been missed, and are looked for."""
+        return bool(self._walks) or self._checks
+
+    def has_changed(self, key: bytes) -> bool:
+        """Whether a key has changed and waits to be copied."""
+        return key in self._changed or key in self._round
+
     # ---- news ----------------------------------------------------------------------------------------------------
 
     def walk(self, places: Iterable[Place]) -> None:
         """These are to be walked, from the beginning."""
         self._walks.update(dict.fromkeys(places, 0))
-        self._again()
+        self.again()
 
     def check(self) -> None:
         """Keys that were copied may have been deleted unheard, as after FLUSHALL."""
         self._checks, self._checked = True, None
-        self._again()
+        self.again()
 
     def missed(self, places: Iterable[Place]) -> None:
         """Changes at these places may have been missed."""
@@ -136,9 +145,14 @@ class Plan:
     def stop(self) -> None:
         """Follow no longer: end when all is copied."""
         self._follow = False
-        self._again()
+        self.again()
 
-    def _again(self) -> None:
+    def forget(self) -> None:
+        """Whatever was told so far is of no account."""
+        self._walks, self._checks, self._changed, self._round = {}, False, set(), []
+
+    def again(self) -> None:
+        """Settle before it ends, whatever is known."""
         self._last, self._rounds = None, 0
 
     # ---- what was done -------------------------------------------------------------------------------------------

@@ -163,3 +163,100 @@ def test_connections_are_killed(start: Start, kind: str, other: str) -> None:
         writers.stop()
         assert tool.stop() == 0, tool.said
     assert_equal(source, target)
+
+
+# ---- verifying -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "other"), PAIRS)
+def test_both_sides_are_compared(start: Start, capsys: pytest.CaptureFixture[str], kind: str, other: str) -> None:
+    source, target = start(kind), start(other)
+    fill(source, 700)
+    source.set("lives", "x", ttl=1000)
+    urls = ("--from", url_of(source), "--to", url_of(target))
+    status, _, err = run(capsys, *urls, "--verify")
+    assert status == 0
+    assert "compared 701 keys: none differ\n" in err
+    target.set("still:1", "another")
+    target.delete("still:2")
+    target.set("extra", "x")
+    target.persist("lives")
+    status, _, err = run(capsys, *urls, "--verify-only")
+    assert status == 1
+    assert set(err.splitlines()) == {
+        "kv: both sides are compared",
+        'kv: another value: "still:1" (database 0)',
+        'kv: missing at the target: "still:2" (database 0)',
+        'kv: only at the target: "extra" (database 0)',
+        'kv: another end of life: "lives" (database 0)',
+        "kv: compared 701 keys: 4 differ",
+    }
+    status, out, _ = run(capsys, *urls, "--verify-only", "--json", "--match", "still:?")
+    found = json.loads(out)
+    assert (status, found["complete"], found["copied"]) == (1, False, 0)
+    assert (found["verified"]["compared"], found["verified"]["different"]) == (10, 2)
+    target.set("still:1", "value 1")
+    target.set("still:2", "value 2")
+    assert run(capsys, *urls, "--verify-only", "--match", "still:?")[0] == 0
+
+
+def test_compared_while_programs_write(start: Start) -> None:
+    source, target = start("kvserver"), start("valkey")
+    fill(source, 500)
+    urls = ("--from", url_of(source), "--to", url_of(target))
+    with Writers(url_of(source), seed=5, threads=1), Tool(*urls, "--verify", "--json") as tool:
+        status = tool.wait()
+    found = json.loads(tool.out)["verified"]
+    assert found["different"] == 0, found
+    assert status == (1 if found["unsettled"] else 0)
+
+
+# ---- other types -----------------------------------------------------------------------------------------------------
+
+
+def every_type(kv: kvclient.Client) -> None:
+    kv.set("string", "x")
+    kv.execute("RPUSH", "list", "a", "b")
+    kv.execute("HSET", "hash", *range(2000))
+    kv.execute("SADD", "set", *(f"member {number}" for number in range(1000)))
+    kv.execute("ZADD", "zset", 1, "a", 2, "b")
+    kv.execute("XADD", "stream", "*", "field", "value")
+    kv.pexpireat("list", 4_000_000_000_000)
+
+
+def test_other_types_between_servers_that_have_them(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = start("redis"), start("valkey")
+    every_type(source)
+    urls = ("--from", url_of(source), "--to", url_of(target))
+    status, _, err = run(capsys, *urls, "--verify")
+    assert status == 0, err
+    assert "compared 6 keys: none differ\n" in err
+    assert target.execute("LRANGE", "list", 0, -1) == [b"a", b"b"]
+    assert target.pexpiretime("list") == 4_000_000_000_000
+    target.execute("HSET", "hash", "0", "other")
+    target.execute("DEL", "set")
+    target.set("set", "x")
+    status, _, err = run(capsys, *urls, "--verify-only")
+    assert status == 1
+    assert 'another value: "hash"' in err
+    assert 'of another type: "set"' in err
+
+
+@pytest.mark.parametrize("other", ["kvserver", "redis"])
+def test_other_types_that_cannot_be_there(start: Start, capsys: pytest.CaptureFixture[str], other: str) -> None:
+    source, target = start("valkey"), start(other)
+    every_type(source)
+    for number in range(7):
+        source.execute("RPUSH", f"other\x1b:{number}", "a")
+    urls = ("--from", url_of(source), "--to", url_of(target))
+    status, _, err = run(capsys, *urls)
+    assert status == 1
+    assert "8 keys of type list were not copied (" in err
+    assert "1 keys of type stream were not copied (" in err
+    assert "\x1b" not in err
+    assert content(target) == {b"string": (b"x", -1)}
+    status, out, _ = run(capsys, *urls, "--into-existing", "--json")
+    found = json.loads(out)
+    assert (status, found["complete"]) == (1, False)
+    assert found["not_copied"]["list"]["count"] == 8
+    assert len(found["not_copied"]["list"]["examples"]) == 5
