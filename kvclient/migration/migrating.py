@@ -24,7 +24,7 @@ from kvclient.retry import pause_of
 from kvclient.waiting import Waker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from kvclient.migration.copying import Counts
@@ -293,12 +293,10 @@ class Migration:
 
     def _walk_on(self, place: Place, cursor: int) -> None:
         client = self.source.node(*place)
-        count = BATCH if self.settings.rate is None else max(1, min(BATCH, int(self.settings.rate)))
         cursor, keys = self.keep_trying(
-            self.source, lambda: client.scan(cursor, match=self.settings.match, count=count)
+            self.source, lambda: client.scan(cursor, match=self.settings.match, count=BATCH)
         )
-        self._pace(len(keys))
-        self._copier.copy(place.db, keys)
+        self._copy_paced(place.db, keys)
         self._walked += len(keys)
         self.plan.walked(place, cursor)
 
@@ -308,8 +306,7 @@ class Migration:
         page = self._ledger.page(after, BATCH)
         for db in {db for db, _ in page}:
             keys = [key for each, key in page if each == db]
-            self._pace(len(keys))
-            self._copier.copy(db, self.keep_trying(self.source, lambda db=db, keys=keys: self._gone(db, keys)))  # type: ignore[misc]
+            self._copy_paced(db, self.keep_trying(self.source, lambda db=db, keys=keys: self._gone(db, keys)))  # type: ignore[misc]
         self.plan.checked(page[-1] if page else None)
 
     def _gone(self, db: int, keys: list[bytes]) -> list[bytes]:
@@ -321,8 +318,7 @@ class Migration:
         keyspace = self.keep_trying(self.source, self.source.keyspace)
         for db in self._databases(keyspace):
             if self._has(db, keyspace.get(db, 0)):
-                self._pace(len(keys))
-                self._copier.copy(db, keys)
+                self._copy_paced(db, keys)
 
     def _settle(self) -> None:
         if self._ears is None or self._ears.settle():
@@ -468,8 +464,15 @@ class Migration:
             else:
                 self._ears.hear(left)
 
-    def _pace(self, count: int) -> None:
-        self.pause(self._rate.pause(count, _monotonic()))
+    def _copy_paced(self, db: int, keys: Sequence[bytes]) -> None:
+        """Copy keys, no more in a tenth of a second than the rate allows."""
+        at_once = len(keys) if self.settings.rate is None else max(1, int(self.settings.rate / 10))
+        for start in range(0, len(keys), max(1, at_once)):
+            some = keys[start : start + at_once]
+            self.pause(self._rate.pause(len(some), _monotonic()))
+            if self._is_stopped and not self.plan.is_complete:
+                raise StoppedError
+            self._copier.copy(db, some)
 
 
 def _state_of(settings: Settings, target_run: str | None) -> State:
