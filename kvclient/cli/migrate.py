@@ -19,7 +19,8 @@ from kvclient.cli.display import complain, json_line, text_or_base64
 from kvclient.cli.progress import Gauge
 from kvclient.cli.session import Problem
 from kvclient.migration.ledger import LedgerError
-from kvclient.migration.migrating import Migration, MigrationError, Outcome, Settings, StoppedError
+from kvclient.migration.migrating import Migration
+from kvclient.migration.settings import MigrationError, Settings, StoppedError
 from kvclient.migration.state import StateError
 from kvclient.text import quoted
 from kvclient.url import parse_url
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kvclient.cli.arguments import Given
+    from kvclient.migration.settings import Outcome
     from kvclient.migration.verifying import Comparison
 
 _INTERRUPT_STATUS: Final = 130

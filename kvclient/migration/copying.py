@@ -181,7 +181,7 @@ class Copier:
         """Store and delete; the keys that the target refuses for good, and why."""
         there = self._database(db)
         if self._is_unsure:
-            self._target.fence(there, self._patience.pause)
+            self._target.fence(self._patience.pause)
             self._is_unsure = False
         pipeline = self._target.client(there).pipeline(raise_errors=False)
         asked = [(found, _store(pipeline, found)) for found in stored]

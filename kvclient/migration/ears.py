@@ -58,19 +58,19 @@ class Ears:
     """A tracking connection to each node.
 
     Args:
-        make: what makes them, a function each.
+        make: makes one to the node with an address; not open yet.
         prefixes: only keys that begin with one of these; all if there are none.
         plan: who is told.
         waker: ends the wait for news.
         timeout: seconds to wait for an answer.
 
     Attributes:
-        lost: the numbers of nodes that are not listened to.
+        lost: the addresses of nodes that are to be listened to, and are not.
     """
 
     def __init__(
         self,
-        make: Sequence[Callable[[], Connection]],
+        make: Callable[[str], Connection],
         prefixes: Sequence[bytes],
         plan: Plan,
         waker: Waker,
@@ -81,17 +81,28 @@ class Ears:
         self._plan = plan
         self._waker = waker
         self._timeout = timeout
-        self._connections: dict[int, Connection] = {}
-        self.lost = set(range(len(make)))
+        self._connections: dict[str, Connection] = {}
+        self.lost: set[str] = set()
 
-    def listen(self, node: int) -> None:
+    @property
+    def nodes(self) -> set[str]:
+        """The addresses of those that are to be listened to."""
+        return {*self._connections, *self.lost}
+
+    def leave(self, node: str) -> None:
+        """Listen to a node no longer."""
+        self.lost.discard(node)
+        if node in self._connections:
+            self._connections.pop(node).close()
+
+    def listen(self, node: str) -> None:
         """Have a node tell of changes from now on.
 
         Raises:
             CannotConnectError: it cannot be reached, or cannot tell of changes.
             ServerError: it refuses.
         """
-        connection, deadline = self._make[node](), _monotonic() + self._timeout
+        connection, deadline = self._make(node), _monotonic() + self._timeout
         try:
             connection.open(deadline)
             if connection.protocol != 3:
@@ -146,7 +157,7 @@ class Ears:
             for reply in connection.receive(deadline):
                 has_answered = take(reply, self._plan) or has_answered
 
-    def _read(self, node: int, connection: Connection) -> None:
+    def _read(self, node: str, connection: Connection) -> None:
         try:
             for reply in connection.receive(_monotonic() + self._timeout):
                 take(reply, self._plan)
@@ -155,6 +166,6 @@ class Ears:
         except (ConnectionLostError, ServerError, ProtocolError):
             self._lose(node)
 
-    def _lose(self, node: int) -> None:
+    def _lose(self, node: str) -> None:
         self._connections.pop(node).close()
         self.lost.add(node)

@@ -6,108 +6,33 @@ value is on its way. Not here: arguments, signals and what is shown (cli/migrate
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 import time
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from kvclient.errors import KVError
 from kvclient.migration import state as states
+from kvclient.migration.clusters import side_of
 from kvclient.migration.copying import Copier
 from kvclient.migration.ears import PULSE, Ears
 from kvclient.migration.ledger import Ledger
 from kvclient.migration.patterns import literal_prefix, matcher
 from kvclient.migration.plan import BATCH, Check, Copy, Done, Place, Plan, Rate, Settle, Wait, Walk
-from kvclient.migration.sides import PASSING, Side
+from kvclient.migration.settings import MigrationError, Outcome, StoppedError
+from kvclient.migration.sides import PASSING, UNSURE
 from kvclient.migration.verifying import Comparison, Verifier
 from kvclient.retry import pause_of
 from kvclient.waiting import Waker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
-    from kvclient.migration.copying import Counts
+    from kvclient.migration.settings import Settings, Viewer
+    from kvclient.migration.sides import Side
     from kvclient.migration.state import State
-    from kvclient.url import Options
 
 T = TypeVar("T")
 _monotonic = time.monotonic
-
-
-class MigrationError(Exception):
-    """It cannot go on, or must not begin; one line says why and what to do."""
-
-
-class StoppedError(Exception):
-    """Somebody has stopped it before all was copied."""
-
-
-class Viewer(Protocol):
-    """Who is shown how it goes."""
-
-    def say(self, text: str, /) -> None:
-        """Something to know, in a line."""
-
-    def progress(self, done: int, total: int, waiting: int, /) -> None:
-        """So many keys of so many are walked, and so many changed ones wait."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What was asked for.
-
-    Attributes:
-        source, target: the servers.
-        databases: from numbers at the source to numbers at the target; empty for all, each to its own.
-        match: the pattern that keys have to match; None for all.
-        follow: whether to go on after all is copied, until stop().
-        rate: keys a second at most.
-        timeout: seconds for which a server may be away or full.
-        state: the file by which it can go on where it ended.
-        into_existing: whether the target may hold keys.
-        is_dry: only count.
-        verify: compare both servers at the end.
-        only_verify: compare them, and copy nothing.
-    """
-
-    source: Options
-    target: Options
-    databases: dict[int, int] = dataclasses.field(default_factory=dict)
-    match: bytes | None = None
-    follow: bool = False
-    rate: float | None = None
-    timeout: float = 60.0
-    state: Path | None = None
-    into_existing: bool = False
-    is_dry: bool = False
-    verify: bool = False
-    only_verify: bool = False
-
-
-@dataclasses.dataclass
-class Outcome:
-    """How it ended.
-
-    Attributes:
-        counts: what was done.
-        still_changing: keys that changed in the last round before it ended: programs still write.
-        missing_databases: databases that the target does not have, with the number of keys in them.
-        doubts: what may be wrong at the target, in lines.
-        comparison: what was found when both were compared; None if they were not.
-    """
-
-    counts: Counts
-    still_changing: int = 0
-    missing_databases: dict[int, int] = dataclasses.field(default_factory=dict)
-    doubts: list[str] = dataclasses.field(default_factory=list)
-    comparison: Comparison | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all was copied, and nothing found that differs."""
-        is_equal = self.comparison is None or self.comparison.is_equal
-        return is_equal and not (self.counts.left_out or self.missing_databases or self.doubts)
 
 
 class Migration:
@@ -127,8 +52,8 @@ class Migration:
         self.plan = Plan(follow=settings.follow and not settings.is_dry)
         name = f"kv-migrate-{secrets.token_hex(6)}"
         # A call takes half of the time, so that one that hangs leaves time for another.
-        self.source = Side(settings.source, settings.timeout / 2, name)
-        self.target = Side(settings.target, settings.timeout / 2, name)
+        self.source = side_of(settings.source, settings.timeout / 2, name)
+        self.target = side_of(settings.target, settings.timeout / 2, name)
         self._ears: Ears | None = None
         self._ledger: Ledger | None = None
         self._walked = self._total = 0
@@ -208,10 +133,9 @@ class Migration:
 
     def _listen(self) -> None:
         prefix = literal_prefix(self.settings.match)
-        self._ears = Ears(
-            self.source.listeners(), [prefix] if prefix else [], self.plan, self._waker, self.settings.timeout / 2
-        )
-        for node in sorted(self._ears.lost):
+        prefixes = [prefix] if prefix else []
+        self._ears = Ears(self.source.listener, prefixes, self.plan, self._waker, self.settings.timeout / 2)
+        for node in self.source.nodes:
             self._ears.listen(node)
 
     def _walk(self) -> None:
@@ -219,7 +143,7 @@ class Migration:
         keyspace = self.source.keyspace()
         databases = [db for db in self._databases(keyspace) if self._has(db, keyspace.get(db, 0))]
         self._walked, self._total = 0, sum(keyspace.get(db, 0) for db in databases)
-        self.plan.walk(Place(node, db) for db in databases for node in range(len(self.source.nodes)))
+        self.plan.walk(Place(node, db) for db in databases for node in self.source.nodes)
 
     def _databases(self, keyspace: Iterable[int]) -> list[int]:
         """Those of the source in which something is or was."""
@@ -292,13 +216,20 @@ class Migration:
                 self._wait()
 
     def _walk_on(self, place: Place, cursor: int) -> None:
-        client = self.source.node(*place)
-        cursor, keys = self.keep_trying(
-            self.source, lambda: client.scan(cursor, match=self.settings.match, count=BATCH)
-        )
+        cursor, keys = self.keep_trying(self.source, lambda: self._scan(place, cursor))
         self._copy_paced(place.db, keys)
         self._walked += len(keys)
         self.plan.walked(place, cursor)
+
+    def _scan(self, place: Place, cursor: int) -> tuple[int, list[bytes]]:
+        """A page of keys; none of a node that has been replaced, whose place is taken by another."""
+        if place.node not in self.source.nodes:
+            return 0, []
+        try:
+            return self.source.node(*place).scan(cursor, match=self.settings.match, count=BATCH)
+        except UNSURE:
+            self.source.look_again()
+            raise
 
     def _check_on(self, after: tuple[int, bytes] | None) -> None:
         """Copy those again that are no longer there, which deletes them at the target."""
@@ -321,8 +252,13 @@ class Migration:
                 self._copy_paced(db, keys)
 
     def _settle(self) -> None:
-        if self._ears is None or self._ears.settle():
+        if self._ears is None:
             self.plan.settled()
+        elif self._ears.settle():
+            # A node that has got slots before now may have been told of changes, unheard if it is a new one.
+            self.keep_trying(self.source, self.source.look_again)
+            if not self.source.gained:
+                self.plan.settled()
 
     def _follow(self) -> None:
         self._is_following = True
@@ -332,7 +268,7 @@ class Migration:
     def _wait(self) -> None:
         assert self._ears is not None
         if not self._ears.hear(PULSE) and not self._is_stopped:
-            self._ears.settle()
+            self.plan.again()
             self._look_at_the_target()
 
     def _attend(self) -> None:
@@ -341,14 +277,28 @@ class Migration:
         if self._ears is None:
             return
         self._ears.hear(0)
-        for node in sorted(self._ears.lost):
+        if self._ears.lost:
             self._viewer.say(
-                f"the connection by which {self.source.address} tells of changes was lost, and changes may have been "
-                "missed: all keys are walked again"
+                f"the connection by which {', '.join(sorted(self._ears.lost))} tells of changes was lost, and changes "
+                "may have been missed: all keys are walked again"
             )
-            self.keep_trying(self.source, lambda node=node: self._ears.listen(node))  # type: ignore[misc]
+        elif self.source.gained:
+            nodes = ", ".join(sorted(self.source.gained))
+            self._viewer.say(f"{nodes} has got slots of the cluster: all keys are walked again")
+        if self._ears.lost or self.source.gained:
+            self.keep_trying(self.source, self._listen_again)
+            self.source.gained.clear()
             self._walk()
             self.plan.check()
+
+    def _listen_again(self) -> None:
+        """Listen to those nodes that have keys now."""
+        assert self._ears is not None
+        self.source.look_again()
+        for node in self._ears.nodes - self.source.nodes.keys():
+            self._ears.leave(node)
+        for node in sorted(self._ears.lost | (self.source.nodes.keys() - self._ears.nodes)):
+            self._ears.listen(node)
 
     def _heed_stop(self) -> None:
         """If it was stopped: end, or catch up and end if all was copied once."""

@@ -24,9 +24,9 @@ _MOST_ROUNDS: Final = 20
 
 
 class Place(NamedTuple):
-    """Where keys are walked: the number of a node of the source, and of a database."""
+    """Where keys are walked: the address of a node of the source, and the number of a database."""
 
-    node: int
+    node: str
     db: int
 
 

@@ -1,30 +1,29 @@
 """The two servers of a migration: their clients, one for each database, and what tells them apart.
 
-Not here: keys (reading.py, copying.py).
+Not here: keys (reading.py, copying.py), and a cluster as one of them (clusters.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from kvclient.client import Client, tls_context
 from kvclient.connection import Connection
 from kvclient.errors import (
+    AuthError,
     BusyError,
     CallTimeoutError,
     ClusterError,
     KVConnectionError,
-    KVError,
     LoadingError,
     OutOfMemoryError,
     PersistenceError,
     ProtocolError,
     ReadOnlyError,
     ServerError,
-    UnknownCommandError,
 )
 from kvclient.serializers import PLAIN
 
@@ -49,12 +48,17 @@ class Side:
         options: where it is; the database in them is of no account.
         timeout: seconds for a call.
         name: what CLIENT LIST is to show for our connections, which nobody else has.
+
+    Attributes:
+        gained: nodes that may have keys which they had not when it was first asked which nodes there are. Whoever has
+            looked at them empties it.
     """
 
     def __init__(self, options: Options, timeout: float, name: str) -> None:
         # One connection for a database: what is written through it comes in order.
         self._options = dataclasses.replace(options, timeout=timeout, max_connections=1, name=name)
         self._clients: dict[int, Client] = {}
+        self.gained: set[str] = set()
 
     @property
     def address(self) -> str:
@@ -62,9 +66,12 @@ class Side:
         return self._options.address
 
     @property
-    def nodes(self) -> list[Options]:
-        """The servers whose keys are to be walked."""
-        return [self._options]
+    def nodes(self) -> dict[str, Options]:
+        """The servers whose keys are to be walked, by address, as far as is known."""
+        return {self.address: self._options}
+
+    def look_again(self) -> None:
+        """Ask which nodes there are."""
 
     def client(self, db: int) -> Client:
         """The client of a database."""
@@ -72,37 +79,44 @@ class Side:
             self._clients[db] = Client(dataclasses.replace(self._options, db=db), None, PLAIN)
         return self._clients[db]
 
-    def node(self, node: int, db: int) -> Client:
+    def node(self, address: str, db: int) -> Client:
         """The client of a node's part of a database."""
-        del node  # there is one
+        del address  # there is one
         return self.client(db)
 
-    def listeners(self) -> list[Callable[[], Connection]]:
-        """What makes connections that listen, one for each node."""
-        return [functools.partial(_listener, options) for options in self.nodes]
+    def listener(self, address: str) -> Connection:
+        """A connection to a node that listens; not open yet."""
+        options = self.nodes[address]
+        return Connection(options, tls_context(options) if options.tls else None, listens=True)
 
     def keyspace(self) -> dict[int, int]:
         """How many keys there are, by database, for those that have any."""
-        found: dict[int, int] = {}
-        for name, text in self.client(self._some()).info("keyspace").items():
-            number, fields = name.removeprefix("db"), dict(part.split("=", 1) for part in str(text).split(","))
-            if number.isdigit() and fields.get("keys", "").isdigit():
-                found[int(number)] = int(fields["keys"])
-        return found
+        found: Counter[int] = Counter()
+        for client in self._each():
+            for name, text in client.info("keyspace").items():
+                number, fields = name.removeprefix("db"), dict(part.split("=", 1) for part in str(text).split(","))
+                if number.isdigit() and fields.get("keys", "").isdigit():
+                    found[int(number)] += int(fields["keys"])
+        return dict(found)
 
     def run(self) -> str | None:
-        """What is different after each start of the server; None if it does not tell."""
+        """What is different after each start of the server, or of a node; None if it does not tell."""
         try:
-            found = self.client(self._some()).info("server").get("run_id")
+            found = [client.info("server").get("run_id") for client in self._each()]
         except ServerError as error:
             if isinstance(error, PASSING):
                 raise
             return None
-        return None if found is None else str(found)
+        return None if None in found else "+".join(sorted(map(str, found)))
 
     def _some(self) -> int:
         """A database that there is: one that is used already, if any is."""
         return next(iter(self._clients), 0)
+
+    def _each(self) -> list[Client]:
+        """A client for each node that there is now."""
+        self.look_again()
+        return [self.node(address, self._some()) for address in self.nodes]
 
     def has(self, db: int) -> bool:
         """Whether it has such a database.
@@ -113,7 +127,7 @@ class Side:
         try:
             self.client(db).check()
         except ServerError as error:
-            if "out of range" not in error.message:
+            if "out of range" not in error.message and "cluster mode" not in error.message:
                 raise
             self._clients.pop(db).close()
             return False
@@ -122,20 +136,20 @@ class Side:
     def can_restore(self) -> bool:
         """Whether it takes what DUMP gives."""
         try:
-            self.client(self._some()).execute("RESTORE")
-        except UnknownCommandError:
-            return False
-        except KVError as error:
-            return "arguments" in str(error)
-        return True
+            return self.client(self._some()).command_info("restore") != [None]
+        except AuthError:  # who may not ask may be allowed to do it nevertheless
+            return True
 
-    def fence(self, db: int, pause: Callable[[float], object]) -> None:
+    def fence(self, pause: Callable[[float], object]) -> None:
         """End our other connections there, so that nothing sent over a lost one is applied later than what follows.
 
         Raises:
             KVError: it cannot be asked, or does not end them in time.
         """
-        client = self.client(db)
+        for client in self._each():
+            self._fence(client, pause)
+
+    def _fence(self, client: Client, pause: Callable[[float], object]) -> None:
         deadline = time.monotonic() + self._options.timeout
         while True:
             own = client.client_id()
@@ -152,7 +166,3 @@ class Side:
         """Close the clients."""
         for client in self._clients.values():
             client.close()
-
-
-def _listener(options: Options) -> Connection:
-    return Connection(options, tls_context(options) if options.tls else None, listens=True)

@@ -108,13 +108,11 @@ class Verifier:
         """Compare everything once; what differs, and how."""
         found: dict[Key, str] = {}
         for db in databases:
-            for node in range(len(self._source.nodes)):
-                for keys in self._pages(self._source, self._source.node(node, db)):
-                    comparison.compared += len(keys)
-                    found |= self.compare(Key(db, name) for name in keys)
-            for node in range(len(self._target.nodes)):
-                for keys in self._pages(self._target, self._target.node(node, self._there(db))):
-                    found |= self.compare(Key(db, name) for name in self._missing(db, keys))
+            for keys in self._pages(self._source, self._source.client(db)):
+                comparison.compared += len(keys)
+                found |= self.compare(Key(db, name) for name in keys)
+            for keys in self._pages(self._target, self._target.client(self._there(db))):
+                found |= self.compare(Key(db, name) for name in self._missing(db, keys))
         return found
 
     def again(self, found: dict[Key, str], comparison: Comparison, settle: Settling) -> None:

@@ -31,7 +31,7 @@ from kvclient.migration.plan import (
 from kvclient.migration.reading import GROUP_BYTES, grouped
 from kvclient.migration.state import State, StateError, load, save
 
-HERE, THERE = Place(0, 0), Place(0, 1)
+HERE, THERE = Place("a:1", 0), Place("a:1", 1)
 
 
 def settle(plan: Plan) -> None:
