@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kvclient.waiting import Waker
 
 PULSE: Final = 5.0  # seconds of silence after which it is asked whether the connections live
+_MOST_READS: Final = 64
 _monotonic = time.monotonic
 
 
@@ -124,7 +125,10 @@ class Ears:
     def hear(self, seconds: float) -> bool:
         """Take in what is told, waiting so long for the first of it; whether there was any."""
         heard, wait = False, seconds
-        while ready := self._waker.wait(list(self._connections.values()), wait):
+        for _ in range(_MOST_READS):  # and no more, or a source that never stops would keep all else from being done
+            ready = self._waker.wait(list(self._connections.values()), wait)
+            if not ready:
+                break
             heard, wait = True, 0.0
             for node, connection in list(self._connections.items()):
                 if connection in ready:

@@ -158,6 +158,9 @@ class Proxy:
         self._ended, self._end = socket.socketpair()
         self._left: int | None = None
         self._then: Callable[[], object] = lambda: None
+        self._marker: bytes | None = None
+        self._held: tuple[socket.socket, bytes] | None = None
+        self.holds = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -173,6 +176,21 @@ class Proxy:
     def after(self, count: int, then: Callable[[], object]) -> None:
         """Call this before the byte with that number, from now on, is passed on."""
         self._then, self._left = then, count
+
+    def hold(self, marker: bytes) -> None:
+        """Keep back what contains this, once, and whatever else comes over that connection."""
+        self._marker = marker
+
+    def release(self) -> None:
+        """Pass on what was kept back, late, and wait until the server has taken it, or has not."""
+        assert self._held is not None
+        sock, data = self._held
+        with sock, self._silent, contextlib.suppress(OSError):
+            sock.settimeout(30)
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(65536):
+                pass
 
     def _run(self) -> None:
         ends: dict[socket.socket, socket.socket] = {}
@@ -198,6 +216,13 @@ class Proxy:
         other = ends[sock]
         with contextlib.suppress(OSError):
             if data := sock.recv(65536):
+                if self._marker is not None and self._marker in data:
+                    self._marker, self._held = None, (other, data)
+                    ends.pop(sock)
+                    ends.pop(other)
+                    self._silent = sock
+                    self.holds.set()
+                    return
                 if self._left is not None:
                     before, data = data[: self._left], data[self._left :]
                     self._left -= len(before)

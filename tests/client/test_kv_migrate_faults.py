@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from client.migrating import Tool, assert_equal, content, fill
+from client.migrating import Proxy, Tool, assert_equal, content, fill
 from clients.terminal import Terminal
 
 import kvclient
@@ -312,6 +312,23 @@ def test_a_server_that_stays_away(two: Two, clients: tuple[kvclient.Client, kvcl
         assert tool.wait() == 2
     assert "gave up after 0.5 seconds: the target" in tool.said
     assert "Traceback" not in tool.said
+
+
+def test_what_was_sent_and_arrives_late_overwrites_nothing(
+    two: Two, clients: tuple[kvclient.Client, kvclient.Client]
+) -> None:
+    """The network keeps a connection's bytes for a while, and the key is copied again over another one meanwhile."""
+    source, target = clients
+    source.set("key", "the old value")
+    with Proxy(two[1].url) as proxy:
+        proxy.hold(b"the old value")
+        with Tool("--from", two[0].url, "--to", proxy.url, "--follow", "--timeout", "4") as tool:
+            assert proxy.holds.wait(30)
+            source.set("key", "the new value")
+            tool.see("all is copied")
+            proxy.release()
+            assert target.get("key") == b"the new value"
+            assert tool.stop() == 0, tool.said
 
 
 # ---- keys of all sizes -----------------------------------------------------------------------------------------------
