@@ -149,7 +149,8 @@ class Copier:
                 case _:
                     self.counts.unchanged += found.kind != NONE
         self._store(db, stored, deleted)
-        self._ledger.forget(db, [*deleted, *ended])
+        if deleted or ended:
+            self._ledger.forget(db, [*deleted, *ended])
 
     def _digest(self, db: int, found: Found) -> bytes | None:
         """A key's digest; None if there is none, or it cannot be copied, which is noted."""

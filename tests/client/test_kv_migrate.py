@@ -98,6 +98,28 @@ def test_without_following_it_says_that_programs_still_write(start: Start) -> No
     assert json.loads(tool.out)["still_changing"] > 0
 
 
+@pytest.mark.parametrize(("kind", "other"), PAIRS)
+def test_flushed_while_it_follows(start: Start, kind: str, other: str) -> None:
+    source, target = start(kind), start(other)
+    fill(source, 1500)
+    source.mset({"moved": "x", "elsewhere": "x"})
+    with (
+        kvclient.connect(f"{url_of(source)}/4") as fourth,
+        Tool("--from", url_of(source), "--to", url_of(target), "--follow") as tool,
+    ):
+        tool.see("all is copied")
+        target.set("mine", "new")
+        fourth.set("first of its database", "x")
+        source.move("moved", 4)
+        source.copy("elsewhere", "copied", db=4)
+        source.flushdb()
+        source.set("after", "x")
+        assert tool.stop() == 0, tool.said
+    assert set(content(target)) == {b"mine", b"after"}
+    with kvclient.connect(f"{url_of(target)}/4") as fourth:
+        assert set(content(fourth)) == {b"first of its database", b"moved", b"copied"}
+
+
 # ---- faults ----------------------------------------------------------------------------------------------------------
 
 

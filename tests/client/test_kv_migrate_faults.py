@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from authorities import Authority, Identity
 from client.migrating import Proxy, Tool, assert_equal, content, fill
 from clients.terminal import Terminal
 
 import kvclient
 import kvserver
 from kvclient.cli import main
+from kvserver.testing import Faults, Instruments
 
 Two = tuple[kvserver.Server, kvserver.Server]
 
@@ -231,21 +233,6 @@ def test_following_through_restarts_of_the_tool(
     }  # fmt: skip
 
 
-def test_flushed_while_it_follows(two: Two, clients: tuple[kvclient.Client, kvclient.Client]) -> None:
-    source, target = clients
-    fill(source, 1500)
-    with kvclient.connect(f"{two[0].url}/4") as fourth, Tool(*urls(two), "--follow") as tool:
-        tool.see("all is copied")
-        target.set("mine", "new")
-        fourth.set("first of its database", "x")
-        source.flushdb()
-        source.set("after", "x")
-        assert tool.stop() == 0, tool.said
-    assert set(content(target)) == {b"mine", b"after"}
-    with kvclient.connect(f"{two[1].url}/4") as fourth:
-        assert set(content(fourth)) == {b"first of its database"}
-
-
 def test_stopped_before_all_is_copied(
     two: Two, clients: tuple[kvclient.Client, kvclient.Client], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -368,3 +355,88 @@ def test_the_bar_is_for_terminals(two: Two, clients: tuple[kvclient.Client, kvcl
         terminal.see("changes waiting")
         terminal.see("copied 3000 keys")
         assert terminal.exit_status() == 0
+
+
+# ---- servers that are different --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faulty() -> Iterator[tuple[kvserver.Server, Faults]]:
+    with kvserver.Server(port=0, instruments=Instruments()) as server:
+        assert server.instruments is not None
+        yield server, server.instruments.faults
+        server.instruments.faults.clear()
+
+
+def test_a_source_that_tells_no_deadlines(
+    faulty: tuple[kvserver.Server, Faults], two: Two, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As Redis before 7: it says how long a key lives, and what time it is."""
+    server, faults = faulty
+    faults.refuse("PEXPIRETIME", error="ERR unknown command 'PEXPIRETIME'", times=None)
+    argv = ("--from", server.url, "--to", two[1].url, "--state", str(tmp_path / "state"), "--json")
+    with kvclient.connect(server.url) as source, kvclient.connect(two[1].url) as target:
+        source.set("lives", "x", ttl=1000)
+        source.set("stays", "x")
+        status, out, _ = run(capsys, *argv, "--verify")
+        assert (status, json.loads(out)["copied"]) == (0, 2)
+        assert abs(target.pttl("lives") - source.pttl("lives")) < 1000
+        assert target.pttl("stays") == -1
+        status, out, _ = run(capsys, *argv)
+        assert (status, json.loads(out)["copied"], json.loads(out)["unchanged"]) == (0, 0, 2)
+
+
+@pytest.mark.parametrize("command", ["SET", "DEL"])
+def test_connections_that_end_in_the_middle(
+    faulty: tuple[kvserver.Server, Faults], two: Two, clients: tuple[kvclient.Client, kvclient.Client], command: str
+) -> None:
+    server, faults = faulty
+    fill(clients[0], 1500)
+    with kvclient.connect(server.url) as target, Tool("--from", two[0].url, "--to", server.url, "--follow") as tool:
+        if command == "SET":
+            faults.drop("SET", applied=True, times=3)
+        tool.see("all is copied")
+        if command == "DEL":
+            faults.drop("DEL", applied=True, times=3)
+        clients[0].delete(*(f"still:{number}" for number in range(0, 1500, 7)))
+        assert tool.stop() == 0, tool.said
+        assert "trying again" in tool.said
+        assert_equal(clients[0], target)
+
+
+def test_a_user_who_may_not(two: Two, clients: tuple[kvclient.Client, kvclient.Client]) -> None:
+    source, target = clients
+    fill(source, 10)
+    target.execute("ACL", "SETUSER", "ann", "on", ">pw", "~*", "+@all", "-set")
+    to = f"redis://ann:pw@{target.options.address}"
+    with Tool("--from", two[0].url, "--to", to) as tool:
+        assert tool.wait() == 2
+    assert tool.said.count("\n") == 1
+    assert "NOPERM" in tool.said
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_over_tls(
+    authority: Authority, identity: Identity, two: Two, clients: tuple[kvclient.Client, kvclient.Client], side: str
+) -> None:
+    with kvserver.Server(port=None, tls_port=0, tls_cert=identity.cert, tls_key=identity.key) as server:
+        url = f"rediss://127.0.0.1:{server.tls_port}?tls_ca={authority.file}"
+        with kvclient.connect(url, timeout=30) as kv:
+            source, target = (kv, clients[1]) if side == "source" else (clients[0], kv)
+            argv = ("--from", url, "--to", two[1].url) if side == "source" else ("--from", two[0].url, "--to", url)
+            fill(source, 2000)
+            with Tool(*argv, "--follow") as tool:
+                tool.see("all is copied")
+                fill(source, 3000, 1000)
+                source.delete("still:7")
+                assert tool.stop() == 0, tool.said
+            assert_equal(source, target)
+
+
+@pytest.mark.slow
+def test_many_keys(two: Two, clients: tuple[kvclient.Client, kvclient.Client]) -> None:
+    fill(clients[0], 100_000)
+    with Tool(*urls(two), "--verify", "--json") as tool:
+        assert tool.wait() == 0, tool.said
+    found = json.loads(tool.out)
+    assert (found["copied"], found["verified"]["compared"]) == (100_000, 100_000)
