@@ -78,7 +78,8 @@ def run(given: Given) -> int:
                 outcome = migration.run()
         except StoppedError:
             again = f": start it again with --state {settings.state}" if settings.state else ""
-            complain(f"stopped before all was copied{again}")
+            what = "compared" if settings.only_verify else "copied"
+            complain(f"stopped before all was {what}{again}")
             return _INTERRUPT_STATUS
         except (MigrationError, StateError, LedgerError) as error:
             raise Problem(str(error)) from None

@@ -27,6 +27,8 @@ def side_of(options: Options, timeout: float, name: str) -> Side:
 class ClusterSide(Side):
     """A cluster."""
 
+    skew = 1000
+
     def __init__(self, options: Options, timeout: float, name: str) -> None:
         super().__init__(options, timeout, name)
         self._slots = SlotMap(())

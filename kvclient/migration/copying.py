@@ -139,7 +139,7 @@ class Copier:
             row = rows.get(found.key)
             if digest is None and found.kind != NONE:
                 continue
-            match judge(digest, found.deadline, row, page.now, self.reader(db).tolerance):
+            match judge(digest, found.deadline, row, page.now + self._source.skew, self.reader(db).tolerance):
                 case Verdict.STORE if digest is not None:
                     stored.append((found, digest))
                 case Verdict.DELETE:

@@ -111,7 +111,10 @@ class Ears:
                     f"{connection.address} cannot tell of changes: that takes RESP3, which Redis has since version 6"
                 )
             connection.send(tracking(self._prefixes), deadline)
-            first, *rest = connection.receive(deadline)
+            replies = connection.receive(deadline)
+            while not replies:
+                replies = connection.receive(deadline)
+            first, *rest = replies
             if isinstance(first, ServerError):
                 raise first
             for reply in rest:

@@ -8,13 +8,14 @@ Not here: what follows from it (plan.py).
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from kvclient.migration.plan import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 _SCHEMA: Final = """
@@ -33,8 +34,11 @@ class Ledger:
     Args:
         path: where it is kept; None: in a temporary file, which goes with the process.
 
+    Attributes:
+        databases: those of which something was copied.
+
     Raises:
-        LedgerError: the file is not one, or another process uses it.
+        LedgerError: the file is not one, another process uses it, or, from any method, its disk is full.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -54,6 +58,8 @@ class Ledger:
             self._sql.close()
             in_use = "another process uses it" if "locked" in str(error) else str(error)
             raise LedgerError(f"cannot use {path}: {in_use}") from None
+        # Kept in memory, since to ask for them would be to read all keys.
+        self.databases: set[int] = {db for (db,) in self._sql.execute("SELECT DISTINCT db FROM copied")}
 
     def close(self) -> None:
         """Close the file."""
@@ -76,6 +82,7 @@ class Ledger:
 
     def begin(self, db: int, keys: Iterable[bytes]) -> None:
         """These are about to be stored."""
+        self.databases.add(db)
         self._write("INSERT OR REPLACE INTO copied VALUES (?, ?, NULL, NULL)", ((db, key) for key in keys))
 
     def finish(self, db: int, rows: Iterable[tuple[bytes, Row]]) -> None:
@@ -89,7 +96,8 @@ class Ledger:
 
     def distrust(self) -> None:
         """Whatever was stored is to be stored again."""
-        self._sql.execute("UPDATE copied SET digest = NULL, deadline = NULL")
+        with _told():
+            self._sql.execute("UPDATE copied SET digest = NULL, deadline = NULL")
 
     def page(self, after: tuple[int, bytes] | None, count: int) -> list[tuple[int, bytes]]:
         """The next keys in order, with their databases."""
@@ -101,15 +109,22 @@ class Ledger:
             )
         return [(db, bytes(key)) for db, key in cursor]
 
-    def databases(self) -> set[int]:
-        """Those of which something was copied."""
-        return {db for (db,) in self._sql.execute("SELECT DISTINCT db FROM copied")}
-
     def _write(self, statement: str, values: Iterable[tuple[object, ...]]) -> None:
-        self._sql.execute("BEGIN")
-        try:
-            self._sql.executemany(statement, values)
-        except BaseException:
-            self._sql.execute("ROLLBACK")
-            raise
-        self._sql.execute("COMMIT")
+        with _told():
+            self._sql.execute("BEGIN")
+            try:
+                self._sql.executemany(statement, values)
+                self._sql.execute("COMMIT")
+            except BaseException:
+                if self._sql.in_transaction:
+                    self._sql.execute("ROLLBACK")
+                raise
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """For a with block: what SQLite raises is a LedgerError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LedgerError(f"cannot remember what was copied: {error}") from None

@@ -46,7 +46,7 @@ class Migration:
         self.settings = settings
         self._viewer = viewer
         self._waker = Waker()
-        self._is_stopped = self._is_following = False
+        self._is_stopped = self._is_following = self._is_comparing = False
         self._rate = Rate(settings.rate)
         self._matches = matcher(settings.match)
         self.plan = Plan(follow=settings.follow and not settings.is_dry)
@@ -140,7 +140,7 @@ class Migration:
 
     def _walk(self) -> None:
         """Have all there is walked, from the beginning."""
-        keyspace = self.source.keyspace()
+        keyspace = self.keep_trying(self.source, self.source.keyspace)
         databases = [db for db in self._databases(keyspace) if self._has(db, keyspace.get(db, 0))]
         self._walked, self._total = 0, sum(keyspace.get(db, 0) for db in databases)
         self.plan.walk(Place(node, db) for db in databases for node in self.source.nodes)
@@ -149,7 +149,7 @@ class Migration:
         """Those of the source in which something is or was."""
         if self.settings.databases:
             return list(self.settings.databases)
-        ledger = set() if self._ledger is None else self._ledger.databases()
+        ledger = set() if self._ledger is None else self._ledger.databases
         return sorted({*keyspace, *ledger})
 
     def _has(self, db: int, count: int) -> bool:
@@ -241,7 +241,7 @@ class Migration:
         self.plan.checked(page[-1] if page else None)
 
     def _gone(self, db: int, keys: list[bytes]) -> list[bytes]:
-        with self.source.client(db).pipeline() as pipeline:
+        with self.source.client(db).pipeline(raise_errors=False) as pipeline:
             found = [(key, pipeline.exists(key)) for key in keys]
         return [key for key, exists in found if not exists.result()]
 
@@ -332,6 +332,7 @@ class Migration:
     # ---- comparing -----------------------------------------------------------------------------------------------
 
     def _compare_all(self) -> None:
+        self._is_comparing = True
         comparison = self.outcome.comparison = Comparison()
         verifier = Verifier(self.source, self.target, self._there, self, self.settings.match)
         keyspace = self.keep_trying(self.source, self.source.keyspace)
@@ -381,6 +382,8 @@ class Migration:
         until = None
         attempt = 0
         while True:
+            if self._is_stopped and (self._is_comparing or not self.plan.is_complete):
+                raise StoppedError
             try:
                 return action()
             except KVError as error:
@@ -388,8 +391,6 @@ class Migration:
                     raise
                 attempt += 1
                 until = self._until(until, side, error)
-            if self._is_stopped and not self.plan.is_complete:
-                raise StoppedError
             self.pause(pause_of(attempt))
 
     def _until(self, until: float | None, side: Side, error: KVError) -> float:

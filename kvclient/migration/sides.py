@@ -50,9 +50,12 @@ class Side:
         name: what CLIENT LIST is to show for our connections, which nobody else has.
 
     Attributes:
+        skew: by how many ms its clocks may differ from each other.
         gained: nodes that may have keys which they had not when it was first asked which nodes there are. Whoever has
             looked at them empties it.
     """
+
+    skew = 0
 
     def __init__(self, options: Options, timeout: float, name: str) -> None:
         # One connection for a database: what is written through it comes in order.

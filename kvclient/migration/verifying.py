@@ -143,7 +143,7 @@ class Verifier:
         client = self._source.client(db)
 
         def ask() -> list[bytes]:
-            with client.pipeline() as pipeline:
+            with client.pipeline(raise_errors=False) as pipeline:
                 found = [(key, pipeline.exists(key)) for key in keys]
             return [key for key, exists in found if not exists.result()]
 

@@ -157,14 +157,16 @@ def test_killed_and_started_again_often(start: Start, tmp_path: Path, seed: int)
     killed_again_and_again(start(("valkey", "redis")[seed % 2]), start("kvserver"), tmp_path, seed, kills=20)
 
 
-def kill_connections(server: kvclient.Client, flag: str) -> None:
-    """Kill those of the tool, as soon as there is one with a flag ("t": it is told of changes)."""
-    seen = False
-    while not seen:
-        for each in server.client_list():
-            if each["name"].startswith("kv-migrate-"):
-                seen = seen or flag in each["flags"]
-                server.client_kill(id=int(each["id"]))
+def kill_connections(server: kvclient.Client, flag: str, *doomed: str) -> None:
+    """Kill those of the tool, as soon as there is one with a flag ("t": it is told of changes). Then delete keys."""
+    ours: list[dict[str, str]] = []
+    while not any(flag in each["flags"] for each in ours):
+        ours = [each for each in server.client_list() if each["name"].startswith("kv-migrate-")]
+    with server.pipeline() as pipeline:
+        for each in ours:
+            pipeline.client_kill(id=int(each["id"]))
+        for key in doomed:
+            pipeline.delete(key)
 
 
 @pytest.mark.parametrize(("kind", "other"), [("kvserver", "valkey"), ("valkey", "kvserver")])
@@ -176,9 +178,9 @@ def test_connections_are_killed(start: Start, kind: str, other: str) -> None:
         Tool("--from", url_of(source), "--to", url_of(target), "--follow") as tool,
     ):
         tool.see("all is copied")
-        for _ in range(3):
+        for number in range(3):
             kill_connections(target, "")
-            kill_connections(source, "t")
+            kill_connections(source, "t", f"still:{number}")
             tool.see("was lost")
             tool.said = ""
         source.delete("still:7")

@@ -281,11 +281,15 @@ def test_the_ledger(tmp_path: Path) -> None:
     }
     assert ledger.page(None, 2) == [(0, b"a"), (0, b"b")]
     assert ledger.page((0, b"b"), 9) == [(0, b"\xff\x00"), (1, b"")]
-    assert ledger.databases() == {0, 1}
+    assert ledger.databases == {0, 1}
     ledger.forget(0, [b"b", b"c"])
     ledger.distrust()
     assert len(ledger) == 3
     assert ledger.rows(0, [b"a"]) == {b"a": Row(None, None)}
+    ledger._sql.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(LedgerError, match=r"cannot remember what was copied: .*full"):
+        ledger.begin(0, [b"%d" % number for number in range(10_000)])
+    assert len(ledger) == 3
     ledger.close()
     path.write_bytes(b"nonsense" * 1000)
     with pytest.raises(LedgerError, match="cannot use"):
