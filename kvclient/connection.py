@@ -157,6 +157,11 @@ class Connection:
         return self._options.address
 
     @property
+    def place(self) -> tuple[str, int]:
+        """The server's host and port."""
+        return self._options.host, self._options.port
+
+    @property
     def closed(self) -> bool:
         """True before open() and after close()."""
         return self._sock is None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvclient.commands.base import Args
-    from kvclient.protocol import Reply
+    from kvclient.protocol import Reply, Value
     from kvclient.url import Options
 
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class Atlas:
     Attributes:
         slots: who has which slot, as far as is known. Empty until somebody has been asked.
         infos: what the servers say of commands, by name; None for one that they do not know.
+        simple: names, as they were given, of commands whose only key is the first word after the name.
     """
 
     def __init__(self, options: Options) -> None:
@@ -67,6 +68,7 @@ class Atlas:
         self._seeds = [Address(host, port) for host, port in options.nodes]
         self.slots = SlotMap(())
         self.infos: dict[str, Info] = {}
+        self.simple: set[Value] = set()
 
     def some_primary(self) -> Address:
         """A node that has slots, chosen by chance.

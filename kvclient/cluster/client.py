@@ -13,7 +13,8 @@ from kvclient.cluster.pipeline import ClusterPipeline, ClusterTransaction, outco
 from kvclient.cluster.plan import Sent, replies_among
 from kvclient.cluster.redirects import Route
 from kvclient.cluster.router import Router
-from kvclient.cluster.split import listening_slot, merged, one_slot, parts_of
+from kvclient.cluster.slots import slot_of
+from kvclient.cluster.split import Part, listening_slot, merged, one_slot, parts_of
 from kvclient.cluster.walk import Walk
 from kvclient.commands import to
 from kvclient.commands.base import prefixed
@@ -21,6 +22,7 @@ from kvclient.errors import CommandRefusedError, KVError
 from kvclient.listening import Subscription
 from kvclient.nearcache import NOT_ON_A_CLUSTER
 from kvclient.observer import name_of
+from kvclient.protocol import to_bytes
 from kvclient.serializers import In, Out
 from kvclient.transaction import Watch, watching
 
@@ -59,6 +61,10 @@ class ClusterClient(Client[In, Out]):
 
     def _submit(self, words: Args, convert: Callable[[Reply], T], safe: bool, patience: float | None) -> T:
         timeout = self._timeout if patience is None else self._timeout + patience
+        router = self._pool
+        if self._observer is None and words[0] in router.simple:  # most calls
+            part = Part(slot_of(to_bytes(words[1])), words)
+            return router.routed(part, convert, _monotonic() + timeout, safe=safe, again=self.options.retries > 0)
         return self.run(words, convert, safe, timeout, self.options.retries)
 
     def run(self, words: Args, convert: Callable[[Reply], T], safe: bool, timeout: float, retries: int) -> T:

@@ -48,7 +48,7 @@ class Nodes(Atlas):
     def __init__(self, options: Options, tls: ssl.SSLContext | None, observer: Observer | None) -> None:
         super().__init__(options)
         self._tls, self._observer = tls, observer
-        self._pools: dict[str, Pool] = {}  # by address, as text
+        self._pools: dict[tuple[str, int], Pool] = {}  # by address
         self._closed = threading.Event()
         self._reset()
         _every.add(self)
@@ -72,19 +72,18 @@ class Nodes(Atlas):
         Raises:
             ClientClosedError: the client is closed.
         """
-        name = str(address)
-        found = self._pools.get(name)
+        found = self._pools.get(address)
         if found is not None:
             return found
         with self._lock:
             if self._closed.is_set():
                 raise ClientClosedError("this client is closed: make a new one with connect()")
-            if name not in self._pools:
+            if address not in self._pools:
                 options, tls = self._options.at(*address), self._tls
-                self._pools[name] = Pool(
+                self._pools[address] = Pool(
                     lambda: Connection(options, tls), options.max_connections, options.max_idle, self._observer
                 )
-            return self._pools[name]
+            return self._pools[address]
 
     def take(self, deadline: float, /) -> Connection:
         """A connection to some node that has slots.
@@ -97,11 +96,19 @@ class Nodes(Atlas):
 
     def give(self, connection: Connection, /) -> None:
         """Take back one whose replies have all been read."""
-        self._pools[connection.address].give(connection)
+        pool = self._pools.get(connection.place)
+        if pool is None:  # the node has left the cluster meanwhile
+            connection.close()
+        else:
+            pool.give(connection)
 
     def drop(self, connection: Connection, error: BaseException | None = None, /) -> None:
         """Close one."""
-        self._pools[connection.address].drop(connection, error)
+        pool = self._pools.get(connection.place)
+        if pool is None:
+            connection.close()
+        else:
+            pool.drop(connection, error)
 
     def listening(self) -> Connection:
         """A connection to some node, for what the servers send unasked; not open yet."""
@@ -208,9 +215,9 @@ class Nodes(Atlas):
 
     def _forget_others(self) -> None:
         """Close the connections to nodes that are not part of the cluster any more."""
-        names = {str(address) for address in self.members()}
+        members = self.members()
         with self._lock:
-            gone = [self._pools.pop(name) for name in [*self._pools] if name not in names]
+            gone = [self._pools.pop(address) for address in [*self._pools] if address not in members]
         for pool in gone:
             pool.close()
 
@@ -227,7 +234,11 @@ class Nodes(Atlas):
             self._know(deadline)
             self.infos[name] = self._asked(self.candidates(), what_is(name), deadline)
         info = self.infos[name]
-        return None if info is None else info.of(words)
+        if info is None:
+            return None
+        if info.simple:
+            self.simple.add(words[0])
+        return info.of(words)
 
 
 def _after_fork_in_child() -> None:

@@ -41,17 +41,29 @@ class Router(Nodes):
         self, part: Part, convert: Callable[[Reply], T], deadline: float, *, safe: bool, again: bool = True
     ) -> T:
         """Send a command to the node that has its slot, wherever that is by then."""
-        payload = encode_command(part.words)
-        route = Route(part.slot, safe=safe, again=again)
+        payload, seen = encode_command(part.words), self.slots
+        address = seen.owner(part.slot) or self.owner(part.slot, deadline)
+        try:  # most calls succeed
+            return self._attempt_at(address, payload, convert, deadline, asking=False)
+        except KVError as error:
+            failure = error
+        return self._again(failure, address, seen, payload, convert, deadline, Route(part.slot, safe=safe, again=again))
+
+    def _again(
+        self, error: KVError, address: Address, seen: SlotMap, payload: bytes, convert: Callable[[Reply], T],
+        deadline: float, route: Route,
+    ) -> T:  # fmt: skip
+        """Go on after an error, as the route says; otherwise raise it."""
         while True:
-            seen, address = self.slots, route.address or self.owner(part.slot, deadline)
-            try:
-                return self._attempt_at(address, payload, convert, deadline, asking=route.asking)
-            except KVError as error:
-                step = route.after(error, address, deadline - _monotonic())
+            step = route.after(error, address, deadline - _monotonic())
             self.pause(step.pause)
             if step.refresh:
                 self.look_again(seen, deadline, first=step.address, last=route.failed)
+            seen, address = self.slots, route.address or self.owner(route.slot, deadline)
+            try:
+                return self._attempt_at(address, payload, convert, deadline, asking=route.asking)
+            except KVError as failure:
+                error = failure
 
     def look_again(
         self, seen: SlotMap, deadline: float, *, first: Address | None = None, last: Address | None = None
