@@ -6,6 +6,7 @@
         await kv.set("greeting", "hello", ttl=30)
         await kv.get("greeting")  # b"hello"
 
+With valkey+cluster://HOST:PORT,HOST:PORT it is the client of a cluster, whose tasks share a connection to each node.
 Errors are those of kvclient.errors. Not here: any code; the names below live in the modules of this package.
 """
 

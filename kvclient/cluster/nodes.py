@@ -15,10 +15,10 @@ import time
 import weakref
 from typing import TYPE_CHECKING, TypeVar
 
-from kvclient.cluster.atlas import NO_ANSWER, PATIENCE, WHO_HAS_WHAT, Atlas, info_name, what_is
+from kvclient.cluster.atlas import GONE, NO_ANSWER, PATIENCE, WHO_HAS_WHAT, Atlas, info_name, what_is
 from kvclient.cluster.slots import Address, SlotMap
 from kvclient.connection import Connection
-from kvclient.errors import ClientClosedError, KVError, ServerError
+from kvclient.errors import CannotConnectError, ClientClosedError, KVError, ServerError
 from kvclient.pool import Pool
 
 if TYPE_CHECKING:
@@ -85,6 +85,20 @@ class Nodes(Atlas):
                 )
             return self._pools[address]
 
+    def taken(self, pool: Pool, deadline: float) -> Connection:
+        """A connection to one node.
+
+        Raises:
+            CannotConnectError, AuthError, PoolTimeoutError: there is none; perhaps the node has left the cluster.
+            ClientClosedError: the client is closed.
+        """
+        try:
+            return pool.take(deadline)
+        except ClientClosedError:
+            if self.is_closed:
+                raise
+            raise CannotConnectError(GONE) from None
+
     def take(self, deadline: float, /) -> Connection:
         """A connection to some node that has slots.
 
@@ -92,7 +106,7 @@ class Nodes(Atlas):
             CannotConnectError, AuthError, PoolTimeoutError, ClientClosedError: as a pool.
         """
         self._know(deadline)
-        return self.pool(self.some_primary()).take(deadline)
+        return self.taken(self.pool(self.some_primary()), deadline)
 
     def give(self, connection: Connection, /) -> None:
         """Take back one whose replies have all been read."""
@@ -202,7 +216,7 @@ class Nodes(Atlas):
 
     def _ask(self, address: Address, payload: bytes, deadline: float) -> Reply:
         pool = self.pool(address)
-        connection = pool.take(deadline)
+        connection = self.taken(pool, deadline)
         try:
             reply = connection.call(payload, deadline)
         except BaseException as error:

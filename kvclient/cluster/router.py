@@ -8,13 +8,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from kvclient.cluster.atlas import GONE
 from kvclient.cluster.nodes import Nodes
 from kvclient.cluster.redirects import ASKING, Route
 from kvclient.errors import (
     CallTimeoutError,
     CannotConnectError,
-    ClientClosedError,
     KVError,
     ServerError,
     UnpackError,
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
     from kvclient.cluster.slots import Address, SlotMap
     from kvclient.cluster.split import Part
-    from kvclient.connection import Connection
-    from kvclient.pool import Pool
     from kvclient.protocol import Reply
 
 T = TypeVar("T")
@@ -105,20 +101,6 @@ class Router(Nodes):
             raise
         pool.give(connection)
         return result
-
-    def taken(self, pool: Pool, deadline: float) -> Connection:
-        """A connection to one node.
-
-        Raises:
-            CannotConnectError, AuthError, PoolTimeoutError: there is none; perhaps the node has left the cluster.
-            ClientClosedError: the client is closed.
-        """
-        try:
-            return pool.take(deadline)
-        except ClientClosedError:
-            if self.is_closed:
-                raise
-            raise CannotConnectError(GONE) from None
 
     def has_slots(self, address: Address, deadline: float) -> bool:
         """Whether the others say that a node has slots."""

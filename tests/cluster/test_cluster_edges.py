@@ -13,7 +13,7 @@ from cluster.harness import Cluster, real_cluster
 
 import kvclient
 from kvclient.cluster.slots import slot_of
-from kvclient.errors import CannotConnectError, ServerError
+from kvclient.errors import CannotConnectError, ClientClosedError, ServerError
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -69,3 +69,17 @@ def test_what_any_node_knows_is_asked_of_one_that_lives() -> None:
             node.kill()
         with pytest.raises(CannotConnectError, match="says who has which slot"):
             kvclient.connect(cluster.url, timeout=10)
+
+
+def test_a_pool_that_is_closed_is_no_closed_client(cluster: Cluster) -> None:
+    """As when a node leaves the cluster while somebody is about to ask it."""
+    with kvclient.connect(cluster.url, timeout=10) as kv:
+        nodes = kv._pool
+        for address in nodes.slots.primaries:  # type: ignore[attr-defined]
+            nodes.pool(address).close()  # type: ignore[attr-defined]
+        with pytest.raises(CannotConnectError, match="not part of the cluster any more"):
+            nodes.take(time.monotonic() + 5)
+        nodes.refresh(nodes.slots, time.monotonic() + 5)  # type: ignore[attr-defined]  # others say
+        kv.close()
+        with pytest.raises(ClientClosedError):
+            nodes.take(time.monotonic() + 5)

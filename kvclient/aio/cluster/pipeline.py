@@ -61,6 +61,7 @@ class AsyncClusterPipeline(ClusterBatch[In, Out], AsyncPipeline[In, Out]):
 
 
 async def _nowhere() -> AsyncConnection:
+    """There is no connection for all that was collected, before it is known where it goes."""
     raise NotImplementedError
 
 
