@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -18,12 +19,16 @@ KEYS = [f"key:{number}" for number in range(300)]  # of all nodes
 
 def with_client(cluster: Cluster, work: Work, *, timeout: float = 20, **options: Any) -> None:
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
         async with kvclient.aio.connect(cluster.url, timeout=timeout, **options) as kv:
             await work(kv)
             assert asyncio.all_tasks() == {asyncio.current_task()}
         await nothing_is_open()
 
-    asyncio.run(main(), debug=False)
+    unheard: list[dict[str, Any]] = []  # of errors, such as those of futures that nobody awaits
+    asyncio.run(main())
+    gc.collect()
+    assert unheard == []
 
 
 async def nothing_is_open() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import sys
 from typing import Any
@@ -75,7 +74,6 @@ def test_cancellation_storms(cluster: Cluster) -> None:
         assert answered > 2000
 
     with_client(cluster, work)
-    gc.collect()
 
 
 def test_a_slot_that_moves_loses_nothing(cluster: Cluster) -> None:
