@@ -12,7 +12,8 @@ Not here: finding nodes, redirections, trying again (kvclient); reading and writ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from kvclient.client import Client, client_of
@@ -42,19 +43,17 @@ if TYPE_CHECKING:
     from kvserver.session import Session, Transaction
 
 _ALSO: Final = frozenset(
-    {
-        "eval", "evalsha", "publish", "spublish", "script|load", "script|exists", "script|flush", "wait", "waitaof",
-        "pubsub|channels", "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels", "pubsub|shardnumsub",
-    }
-)  # fmt: skip
+    {"eval", "evalsha", "publish", "spublish", "script|load", "script|exists", "script|flush", "wait", "waitaof"}
+)
 """What the backend runs beside all that works on data."""
 _REFUSED: Final = {
-    "subscribe": "listening", "psubscribe": "listening", "ssubscribe": "listening", "monitor": "watching all commands",
+    "ssubscribe": "listening to shard channels", "monitor": "watching all commands",
     "client|tracking": "client-side caching", "hotkeys|start": "counting keys", "kv.clock": "moving the time",
     "save": "saving", "bgsave": "saving", "bgrewriteaof": "saving", "debug": "debugging",
     "readonly": "reading from replicas", "readwrite": "reading from replicas", "asking": "following a slot",
 }  # fmt: skip
 """What a gateway does not do, by commands."""
+Publish = Callable[[bytes, bytes], object]
 _UNKNOWN: Final = "ERR the backend was lost before it had answered: the command may have been applied, or not"
 _NOT_APPLIED: Final = "TRYAGAIN the backend cannot be reached now; the command was not applied"
 
@@ -77,9 +76,17 @@ class Gateway:
             raise ConfigError(f"--backend: {error}.") from None
         self._client: Client = client_of(options, PLAIN)
         self._watching: dict[Session, Watch[Any, Any]] = {}  # each entry belongs to its session's thread
+        self._feeding = threading.Lock()  # guards the two below; held for no input or output
+        self._feed: _Feed | None = None
+        self._is_closed = False
 
     def close(self) -> None:
         """Close the connections to the backend."""
+        with self._feeding:
+            self._is_closed = True
+            feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.stop()
         self._client.close()
 
     # What dispatch asks
@@ -99,6 +106,34 @@ class Gateway:
         """What asks the backend: to be called without any lock. It raises Error."""
         asked, safe = tuple(words), Flags.READONLY in command.flags
         return lambda: self._ask(asked, safe=safe)
+
+    def listen(self, publish: Publish) -> None:
+        """Have what is published at the backend published here, from now on.
+
+        All of it is: whichever channels and patterns our clients listen to, one subscription does. Each node of a
+        cluster is told of every message, too.
+
+        Raises:
+            Error: the backend cannot be asked.
+        """
+        if self._is_fed:
+            return
+        try:
+            feed = _Feed(self._client, publish)
+        except KVError as error:
+            raise _error_of(error) from None
+        with self._feeding:
+            is_wanted = not self._is_fed  # or somebody else was quicker
+            if is_wanted:
+                self._feed = feed
+                feed.start()
+        if not is_wanted:
+            feed.stop()
+
+    @property
+    def _is_fed(self) -> bool:
+        """Whether there is no need to listen, or none any more."""
+        return self._is_closed or (self._feed is not None and self._feed.is_alive)
 
     def execute(self, session: Session, transaction: Transaction) -> Reply:
         """EXEC: what is queued for the backend is one transaction there; what is not is run here, beside it.
@@ -166,6 +201,48 @@ class Gateway:
             raise
         except KVError as error:
             raise _error_of(error) from None
+
+
+class _Feed:
+    """A thread that publishes here what is published at the backend; it listens from when it is made.
+
+    Raises:
+        KVError: the backend cannot be asked.
+    """
+
+    def __init__(self, client: Client, publish: Publish) -> None:
+        self._messages = client.listen(patterns=["*"])
+        self._publish = publish
+        self._thread = threading.Thread(target=self._run, name="kvserver-gateway")
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still does that."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End it."""
+        self._messages.close()
+        if self._thread.ident is None:
+            self._messages.__exit__()
+        else:
+            self._thread.join()
+
+    def _run(self) -> None:
+        gaps = 0
+        with self._messages as messages:
+            try:
+                for message in messages:
+                    self._publish(message.channel, message.data)
+                    if messages.gaps > gaps:
+                        gaps = messages.gaps
+                        get_logger().warning("gateway.messages_lost", gaps=gaps)
+            except KVError as error:  # it is refused; whoever subscribes next has it begin anew
+                get_logger().warning("gateway.listening_ended", exception=type(error).__name__)
 
 
 def _check(config: Config) -> None:

@@ -21,6 +21,8 @@ _PER_NAME = "O(N), N channels"
 
 
 def _subscribe(session: Session, kind: Kind, names: tuple[bytes, ...]) -> Several:
+    if session.state.gateway is not None:
+        session.state.gateway.listen(session.state.pubsub.publish)
     session.state.open_pushes(session)
     confirmations = session.state.pubsub.subscribe(session, kind, names)
     session.mind()

@@ -139,6 +139,7 @@ THREADING_FILES = {
     "kvserver/buffers.py",  # the lock of what all connections hold together
     "kvserver/observe/stats.py",  # the lock of counters
     "kvserver/cluster.py",  # the lock of the report
+    "kvserver/gateway.py",  # the thread that hears what is published at the backend
     "kvserver/clients.py",  # the lock of the list of connections
     "kvserver/embedded.py",  # a session for each thread of the embedding program
     "kvserver/expirer.py",  # the thread that removes expired keys

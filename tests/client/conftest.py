@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import pytest
-from client.not_on_a_cluster import REASONS
+from client.not_on_a_cluster import FINE_THROUGH_A_GATEWAY, REASONS
+from cluster.harness import Cluster
 
 import kvclient
 import kvserver
@@ -21,10 +22,11 @@ GREETING = b"+OK\r\n" * 3  # HELLO, and CLIENT SETINFO twice
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what cannot be on a cluster, by name and with the reason."""
     for item in items:
-        if isinstance(item, pytest.Function) and "cluster" in getattr(item, "callspec", _Plain).params.values():
-            reason = REASONS.get(item.originalname)
-            if reason is not None:
-                item.add_marker(pytest.mark.skip(reason=f"not on a cluster: {reason}"))
+        where = getattr(item, "callspec", _Plain).params.values()
+        name = getattr(item, "originalname", "")
+        is_apart = "cluster" in where or ("gateway" in where and name not in FINE_THROUGH_A_GATEWAY)
+        if is_apart and name in REASONS:
+            item.add_marker(pytest.mark.skip(reason=f"not on a cluster: {REASONS[name]}"))
 
 
 class _Plain:
@@ -39,7 +41,13 @@ def own_url() -> Iterator[str]:
         yield started.url
 
 
-@pytest.fixture(params=["kvserver", "valkey", "cluster"])
+@pytest.fixture(scope="session")
+def gateway_url(shared_cluster: Cluster) -> Iterator[str]:
+    with kvserver.Server(port=0, debug_command="yes", backend=shared_cluster.url) as started:
+        yield started.url
+
+
+@pytest.fixture(params=["kvserver", "valkey", "cluster", "gateway"])
 def url(request: pytest.FixtureRequest) -> str:
     """The URL of a real server; each test that asks for it runs once with each."""
     return _url(request)
@@ -48,12 +56,14 @@ def url(request: pytest.FixtureRequest) -> str:
 def _url(request: pytest.FixtureRequest) -> str:
     if request.param == "kvserver":
         return str(request.getfixturevalue("own_url"))
+    if request.param == "gateway":
+        return str(request.getfixturevalue("gateway_url"))
     if request.param == "cluster":
         return str(request.getfixturevalue("shared_cluster").url)
     return f"redis://127.0.0.1:{request.getfixturevalue(f'{request.param}_port')}"
 
 
-@pytest.fixture(params=["kvserver", "valkey", "redis", "cluster"])
+@pytest.fixture(params=["kvserver", "valkey", "redis", "cluster", "gateway"])
 def any_url(request: pytest.FixtureRequest) -> str:
     """As `url`, and an old Redis too."""
     return _url(request)

@@ -1,4 +1,4 @@
-"""Which of the client's tests cannot be run on a cluster, and why. All others are, as they are.
+"""Which of the client's tests cannot be run on a cluster, or through a gateway, and why. All others are, as they are.
 
 The first three kinds are what a program has to know that moves to a cluster; the last is about the tests.
 """
@@ -50,3 +50,15 @@ REASONS: Final = {
     "test_when_all_is_quiet_it_agrees": _NEAR,
     "test_by_tasks": _NEAR,
 }
+
+FINE_THROUGH_A_GATEWAY: Final = {
+    "test_a_command_that_is_refused_keeps_all_from_running",
+    "test_a_pause_holds_up_what_writes",
+    "test_an_exception_in_the_block_sends_nothing",
+    "test_cancelled_tasks_take_nobodys_reply",
+    "test_client_commands",
+    "test_commands_run_together_at_the_end",
+    "test_latency",
+    "test_slow_commands",
+}
+"""Of these, those that can be run through a gateway: it is one server to its clients, with a slow log of its own."""

@@ -131,8 +131,39 @@ def test_what_a_cluster_cannot_do_is_told(gateway: kvserver.Server) -> None:
         assert wire.ask("SELECT", 1) == b"-ERR DB index is out of range\r\n"
         assert wire.ask("RENAME", "a", "b") == b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
         assert wire.ask("MSETNX", "a", 1, "b", 1).startswith(b"-CROSSSLOT ")
-        for words in ("SUBSCRIBE x", "MONITOR", "CLIENT TRACKING ON", "BGSAVE", "KV.CLOCK", "DEBUG SLEEP 0"):
+        for words in ("SSUBSCRIBE x", "MONITOR", "CLIENT TRACKING ON", "BGSAVE", "KV.CLOCK", "DEBUG SLEEP 0"):
             assert b" is not for a gateway: connect to the server behind it" in wire.ask(*words.split()), words
+
+
+def test_publish_and_subscribe(cluster: Cluster) -> None:
+    """What is published at the cluster or by any gateway is heard by those who subscribe at any, once each."""
+    with (
+        kvserver.Server(port=0, backend=cluster.url) as one,
+        kvserver.Server(port=0, backend=cluster.url) as two,
+        kvclient.connect(one.url, timeout=20) as here,
+        kvclient.connect(two.url, timeout=20) as there,
+        kvclient.connect(cluster.url, timeout=20) as behind,
+        here.listen("news", patterns=["n*"]) as first,
+        there.listen("news") as second,
+    ):
+        for number, client in enumerate((here, there, behind) * 3):
+            client.publish("news", str(number))
+            client.publish("other", "x")
+            wanted = str(number).encode()
+            got = [first.next(20), first.next(20), second.next(20)]
+            assert [message and message.data for message in got] == [wanted] * 3
+            assert {message.pattern for message in got if message} == {None, b"n*"}
+        assert first.next(0.01) is None
+        assert here.pubsub_numsub("news") == {b"news": 1}
+
+
+def test_listening_while_the_backend_is_away() -> None:
+    with (
+        kvserver.Server(port=0, backend="valkey+cluster://127.0.0.1:1?timeout=0.2") as server,
+        Wire(server.port) as wire,
+    ):
+        assert wire.ask("SUBSCRIBE", "x").startswith(b"-TRYAGAIN the backend cannot be reached now")
+        assert wire.ask("PING") == b"+PONG\r\n"
 
 
 def test_limits_and_users_are_the_gateways_own(cluster: Cluster) -> None:
