@@ -210,7 +210,7 @@ def test_transactions(run: Run) -> None:
             t.incr("{u}b")
 
         with pytest.raises(TransactionConflictError):
-            await kv.transaction(disturbed, watch=["{u}a"], timeout=0.2)
+            await kv.transaction(disturbed, watch=["{u}a"], timeout=1)
         assert await kv.get("{u}b") == b"1"
 
     run(work)

@@ -253,7 +253,7 @@ def test_a_node_that_is_slow_is_waited_for(cluster: Cluster) -> None:
         assert [future.result() for future in futures] == whole == [key.encode() for key in KEYS]
         assert single == KEYS[0].encode()
 
-    with_client(cluster, work, timeout=1.5)
+    with_client(cluster, work, timeout=2)
 
 
 def test_a_slot_half_on_its_way(cluster: Cluster) -> None:
