@@ -186,7 +186,8 @@ class Connection:
             session.large_input = decoder.pending or len(received) > session.state.large_request
             decoder.limits = session.state.limits if session.authenticated else STRANGER
             try:
-                self._answer(decoder.feed(received))
+                commands, gateway = decoder.feed(received), session.state.gateway
+                self._answer(commands if gateway is None else gateway.ahead(session, commands))
             except ProtocolError as error:
                 self._refuse(error)
                 return

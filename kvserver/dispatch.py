@@ -337,7 +337,7 @@ def _run_and_tell(session: Session, command: Command, words: list[bytes]) -> Rep
     gateway = session.state.gateway
     if gateway is not None and gateway.runs(command):
         _tell(session, command, words)
-        return gateway.run(command, words)
+        return gateway.run(session, command, words)
     if not command.on_database:
         reply = _run(session, command, words)
         _tell(session, command, words)

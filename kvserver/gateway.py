@@ -12,8 +12,10 @@ Not here: finding nodes, redirections, trying again (kvclient); reading and writ
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from kvclient.client import Client, client_of
@@ -33,9 +35,10 @@ from kvclient.protocol import Verbatim as TheirVerbatim
 from kvclient.serializers import PLAIN
 from kvclient.url import parse_url
 from kvserver import errors
-from kvserver.commands.registry import Command, Flags
+from kvserver.commands.registry import DIRECT, Command, Flags
 from kvserver.config import Config, ConfigError
 from kvserver.observe.log import get_logger
+from kvserver.protocol.decoder import ProtocolError
 from kvserver.protocol.replies import NULL_ARRAY, Deferred, Error, Reply, Set, SimpleString, Verbatim
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ _REFUSED: Final = {
     "readonly": "reading from replicas", "readwrite": "reading from replicas", "asking": "following a slot",
 }  # fmt: skip
 """What a gateway does not do, by commands."""
+_AT_ONCE: Final = 50
+"""Commands of one client that are asked for together; their replies are in memory at the same time."""
 Publish = Callable[[bytes, bytes], object]
 _UNKNOWN: Final = "ERR the backend was lost before it had answered: the command may have been applied, or not"
 _NOT_APPLIED: Final = "TRYAGAIN the backend cannot be reached now; the command was not applied"
@@ -102,10 +107,67 @@ class Gateway:
         """Whether the backend runs this command."""
         return command.on_database or command.name in _ALSO
 
-    def run(self, command: Command, words: Sequence[bytes]) -> Deferred:
-        """What asks the backend: to be called without any lock. It raises Error."""
+    def run(self, session: Session, command: Command, words: list[bytes]) -> Deferred:
+        """What asks the backend, unless that was done: to be called without any lock. It raises Error."""
+        if id(words) in session.ahead:
+            reply = session.ahead.pop(id(words))
+            return lambda: reply
         asked, safe = tuple(words), Flags.READONLY in command.flags
         return lambda: self._ask(asked, safe=safe)
+
+    def ahead(self, session: Session, commands: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
+        """The commands that came together; the backend is asked for several at once before the first of them is run.
+
+        Each is then run as ever. Only those are asked ahead of whose running nothing of the commands before can keep
+        them: of a user who may do anything, outside of transactions and pauses.
+        """
+        if not session.authenticated:  # and until then each is read under limits of its own
+            yield from commands
+            return
+        batch: list[list[bytes]] = []
+        fault: ProtocolError | None = None
+        try:
+            batch.extend(commands)
+        except ProtocolError as error:  # after what came before it
+            fault = error
+        place = 0
+        while place < len(batch):
+            some = self._runs_at_once(session, batch[place : place + _AT_ONCE])
+            if len(some) > 1:
+                self._ask_ahead(session, some)
+            yield from some
+            place += len(some)
+        if fault is not None:
+            raise fault
+
+    def _runs_at_once(self, session: Session, batch: list[list[bytes]]) -> list[list[bytes]]:
+        """The first command, and those after it that can be asked for together with it."""
+        state = session.state
+        if (
+            not session.authenticated or session.transaction is not None or session.subscribed or session.monitoring
+            or not session.user.permissions.is_unlimited or state.pause.active or state.refuses_writes is not None
+        ):  # fmt: skip
+            return batch[:1]
+        plain = itertools.takewhile(lambda words: self._is_plain(words), batch)
+        return list(plain) or batch[:1]
+
+    def _is_plain(self, words: list[bytes]) -> bool:
+        """Whether a command is for the backend, and would be run there as it is."""
+        command = DIRECT.get(words[0])
+        return command is not None and command.on_database and command.minimum <= len(words) <= command.maximum
+
+    def _ask_ahead(self, session: Session, batch: list[list[bytes]]) -> None:
+        pipeline = self._client.pipeline(raise_errors=False)
+        futures = [pipeline.execute(*words) for words in batch]
+        with contextlib.suppress(KVError):  # whatever was not answered knows why
+            pipeline.run()
+        session.ahead.clear()
+        for words, future in zip(batch, futures, strict=True):
+            error = future.error()
+            is_lost = error is not None and not isinstance(error, ServerError)
+            if is_lost and Flags.READONLY in DIRECT[words[0]].flags:
+                continue  # it is asked for again by itself
+            session.ahead[id(words)] = _reply(error or future.result())
 
     def listen(self, publish: Publish) -> None:
         """Have what is published at the backend published here, from now on.

@@ -105,6 +105,7 @@ class Session:
     watched: dict[tuple[int, bytes], bool] = field(default_factory=dict)
     """What WATCH watches, and whether it existed then. Under the keyspace lock, as is ``dirty``."""
     dirty: bool = False  # something that is watched has changed
+    ahead: dict[int, Reply] = field(default_factory=dict)  # in a gateway: replies to commands not yet run, by identity
     monitoring: bool = False
     tracking: Tracked | None = None  # under the keyspace lock
     pushes: PushQueue | None = None  # from the first subscription on

@@ -40,6 +40,7 @@ REASONS: Final = {
     "test_slow_commands": _NODE,
     "test_a_connection_that_is_killed_is_made_again": _NODE,
     "test_listening": _NODE,
+    "test_tasks_share_one_connection": _NODE,
     "test_a_command_that_waits_by_design_holds_nobody_up": _NODE,
     "test_cancelled_tasks_take_nobodys_reply": _INSIDE,
     "test_a_part_is_never_kept_for_ever": _NODE,
@@ -60,5 +61,6 @@ FINE_THROUGH_A_GATEWAY: Final = {
     "test_commands_run_together_at_the_end",
     "test_latency",
     "test_slow_commands",
+    "test_tasks_share_one_connection",
 }
 """Of these, those that can be run through a gateway: it is one server to its clients, with a slow log of its own."""

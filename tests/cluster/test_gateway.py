@@ -204,6 +204,48 @@ def test_a_pipeline_keeps_its_order(gateway: kvserver.Server) -> None:
     assert replies == [b":1\r\n", b":2\r\n", b":3\r\n"] * len(KEYS)
 
 
+def test_what_comes_together_is_answered_as_if_it_came_alone(gateway: kvserver.Server) -> None:
+    """Whatever is among it: transactions, errors, commands of the gateway's own, what is not answered."""
+    key, other = b"{u}a", b"{u}b"
+    commands = [
+        [b"SET", key, b"1"], [b"INCR", key], [b"GET", key], [b"PING"], [b"INCR", key], [b"GET"], [b"NONSENSE"],
+        [b"INCR", other], [b"MULTI"], [b"INCR", key], [b"INCR", other], [b"EXEC"], [b"GET", key], [b"GET", other],
+        [b"APPEND", key, b"x"], [b"INCR", key], [b"GET", key], [b"RENAME", key, b"z"], [b"DEL", key, b"x", b"y"],
+        [b"WATCH", key], [b"SET", key, b"2"], [b"GET", key], [b"MULTI"], [b"GET", key], [b"EXEC"], [b"GET", key],
+        [b"CLIENT", b"REPLY", b"SKIP"], [b"INCR", key], [b"INCR", key], [b"SELECT", b"0"], [b"GET", key], [b"DBSIZE"],
+    ]  # fmt: skip
+    with Wire(gateway.port) as wire:
+        answered = [words for words in commands if words[:2] != [b"CLIENT", b"REPLY"]]
+        alone = [wire.ask(*words) for words in answered]
+        wire.ask("FLUSHALL")
+        wire.send(b"".join(map(request, commands)))
+        together = [wire.read() for _ in answered[1:]]
+    skipped = len(answered) - 5  # the first of the last two INCR
+    assert [*together[:skipped], b":3\r\n", *together[skipped:]] == alone
+
+
+def test_what_came_before_an_error_of_the_protocol_is_answered(gateway: kvserver.Server) -> None:
+    with Wire(gateway.port) as wire:
+        sent = request([b"INCR", b"n"]) * 3 + b"*1\r\n:1\r\n"
+        assert wire.ends(sent).startswith(b":1\r\n:2\r\n:3\r\n-ERR Protocol error")
+
+
+def test_a_password_and_more_together(cluster: Cluster) -> None:
+    with kvserver.Server(port=0, backend=cluster.url, requirepass="secret") as server, Wire(server.port) as wire:
+        long = b"x" * 100_000
+        replies = wire.run([b"GET", b"k"], [b"AUTH", b"secret"], [b"SET", b"k", long], [b"GET", b"k"])
+    assert replies[0].startswith(b"-NOAUTH")
+    assert replies[1:] == [b"+OK\r\n", b"+OK\r\n", b"$100000\r\n" + long + b"\r\n"]
+
+
+def test_ten_thousand_together(gateway: kvserver.Server) -> None:
+    with redis.Redis(port=gateway.port) as client:
+        pipeline = client.pipeline(transaction=False)
+        for number in range(10_000):
+            pipeline.incr(KEYS[number % 100])
+        assert pipeline.execute() == [1 + number // 100 for number in range(10_000)]
+
+
 def test_behind_it_may_be_one_server(valkey_port: int) -> None:
     with (
         kvserver.Server(port=0, backend=f"valkey://127.0.0.1:{valkey_port}") as server,
