@@ -5,6 +5,7 @@ Not here: what follows an error (redirects.py), connections (nodes.py), what com
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -103,9 +104,12 @@ class Router(Nodes):
         return result
 
     def has_slots(self, address: Address, deadline: float) -> bool:
-        """Whether the others say that a node has slots."""
-        seen = self.slots
-        self.look_again(seen, deadline, last=address)
+        """Whether the others say that a node has slots; if they say nothing, whether it had.
+
+        Whatever they answer is no answer to the call that waits for that node, so it is not raised here.
+        """
+        with contextlib.suppress(CannotConnectError, ServerError):
+            self.refresh(self.slots, deadline, last=address)
         return address in self.slots.primaries
 
 

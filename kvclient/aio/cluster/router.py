@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from kvclient.aio.cluster.nodes import AsyncNodes, now
 from kvclient.cluster.redirects import ASKING, Route
-from kvclient.errors import CallTimeoutError, KVError, ServerError
+from kvclient.errors import CallTimeoutError, CannotConnectError, KVError, ServerError
 from kvclient.protocol import encode_command
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class AsyncRouter(AsyncNodes):
         try:
             return await waiting
         except CallTimeoutError:
-            await self.look_again(self.slots, deadline, last=address)
+            with contextlib.suppress(CannotConnectError, ServerError):  # no answer to the call that waits
+                await self.refresh(self.slots, deadline, last=address)
             if address not in self.slots.primaries:
                 raise
             return await connection.wait_longer(waiting, deadline)
