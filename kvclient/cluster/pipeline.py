@@ -61,7 +61,9 @@ class ClusterPipeline(ClusterBatch[In, Out], Pipeline[In, Out]):
 def outcomes(router: Router, sent: Sequence[Sent], deadline: float, *, again: bool) -> list[Reply | Lost]:
     """What came of each: a reply, errors among them, or why there is none. Parts with one slot keep their order."""
     places_of = by_node(sent, lambda slot: router.owner(slot, deadline))
-    rounds = [_Round(router, address, places, sent) for address, places in places_of.items()]
+    # Connections are taken in one order by everybody: two calls that each have what the other waits for would go on
+    # waiting.
+    rounds = [_Round(router, address, places, sent) for address, places in sorted(places_of.items())]
     found: list[Reply | Lost] = [None] * len(sent)
     try:
         for each in rounds:

@@ -5,6 +5,7 @@ Not here: sending them (pipeline.py, and its counterpart for asyncio).
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -96,14 +97,28 @@ def replies_among(outcomes: Iterable[Reply | Lost]) -> list[Reply]:
     """The outcomes, if all are replies.
 
     Raises:
-        KVError: what the first of the others failed with.
+        KVError: what the first of the others failed with; its `applied` speaks of all parts together.
     """
-    replies: list[Reply] = []
-    for outcome in outcomes:
-        if isinstance(outcome, Lost):
-            raise outcome.error
-        replies.append(outcome)
+    found = list(outcomes)
+    replies = [outcome for outcome in found if not isinstance(outcome, Lost)]
+    if len(replies) < len(found):
+        error = next(outcome.error for outcome in found if isinstance(outcome, Lost))
+        raise error if all(map(_is_undone, found)) else _in_part(error)
     return replies
+
+
+def _is_undone(outcome: Reply | Lost) -> bool:
+    """Whether a part certainly had no effect."""
+    error = failure_of(outcome)
+    return error is not None and error.applied == "no"
+
+
+def _in_part(error: KVError) -> KVError:
+    """The error of a command of which other parts may have been applied; a copy, as others may have failed with it."""
+    found = copy.copy(error)
+    found.applied = "unknown"
+    found.__cause__ = error.__cause__ or error
+    return found
 
 
 def by_node(sent: Sequence[Sent], owner: Callable[[int], Address]) -> dict[Address, list[int]]:

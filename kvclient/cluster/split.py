@@ -56,6 +56,10 @@ def parts_of(info: CommandInfo | None, words: Args, slots: SlotMap) -> list[Part
     found = {slot_of(key) for key in keys}
     if len(found) == 1:
         return [Part(found.pop(), words)]
+    if info.may_be_split and (len(words) - 1) % info.group:
+        # A word is missing at the end. Its first key without what belongs to it is refused for that, by any node; the
+        # whole would be for its slots, and parts would be applied.
+        return [Part(slot_of(keys[0]), words[:2])]
     if isinstance(words, Whole) or not info.may_be_split:
         raise crossing(info.name)
     return _split(words, info.group)
