@@ -9,7 +9,8 @@ import copy
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from kvclient.cluster.split import Part, merged, one_slot, parts_of
+from kvclient.cluster.split import Part, is_for_all, merged, not_for_one, one_slot, parts_of
+from kvclient.cluster.walk import Walk
 from kvclient.errors import CrossSlotError, KVError, ServerError
 from kvclient.pipeline import Batch
 from kvclient.serializers import In, Out
@@ -43,6 +44,7 @@ class _Call(NamedTuple):
 
     info: Info
     parts: list[Part]
+    walk: Walk | None = None
 
 
 class Plan:
@@ -58,12 +60,17 @@ class Plan:
 
     def add(self, info: Info, words: Args, slots: SlotMap, *, safe: bool) -> None:
         """One more command. What goes nowhere, since its keys are in several slots, fails by itself."""
+        walk: Walk | None = None
         try:
-            parts = parts_of(info, words, slots)
+            if info is not None and info.name == "SCAN":
+                walk = Walk(words, slots)
+                parts = [] if walk.part is None else [walk.part]
+            else:
+                parts = parts_of(info, words, slots)
         except ServerError as error:
             self._calls.append(error)
             return
-        self._calls.append(_Call(info, parts))
+        self._calls.append(_Call(info, parts, walk))
         self.sent += [Sent(part, safe) for part in parts]
 
     def settle(self, outcomes: Iterable[Reply | Lost], futures: list[Future[object]]) -> None:
@@ -90,7 +97,10 @@ def _whole(call: _Call | ServerError, outcomes: Iterator[Reply | Lost]) -> Reply
     """What came of a command of which the next outcomes are the parts."""
     if isinstance(call, ServerError):
         return call
-    return merged(call.info, call.parts, replies_among([next(outcomes) for _ in call.parts]))
+    replies = replies_among([next(outcomes) for _ in call.parts])
+    if call.walk is not None:
+        return call.walk.page(replies[0] if replies else None)
+    return merged(call.info, call.parts, replies)
 
 
 def replies_among(outcomes: Iterable[Reply | Lost]) -> list[Reply]:
@@ -154,8 +164,12 @@ class ClusterBatch(Batch[In, Out]):
         """The slot of all keys; without keys, any.
 
         Raises:
-            CrossSlotError: there are several. All that was collected is dropped.
+            CrossSlotError: there are several, or a command is for all nodes. All that was collected is dropped.
         """
+        for info, (words, _) in zip(infos, self._calls, strict=True):
+            if is_for_all(info, words, slots):
+                self._abandon()
+                raise not_for_one(info)
         keys = [key for info, (words, _) in zip(infos, self._calls, strict=True) if info for key in info.keys(words)]
         try:
             slot = one_slot(keys, "the transaction")

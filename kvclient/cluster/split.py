@@ -70,6 +70,23 @@ def crossing(name: str) -> CrossSlotError:
     return CrossSlotError("CROSSSLOT", f"{name.replace('|', ' ')} has keys of several slots")
 
 
+_THE_SAME_ANYWHERE: Final = frozenset({"PING", "WAIT", "WAITAOF"})
+"""What servers call a command for all nodes, though one node's reply is as good for who runs a transaction there."""
+
+
+def is_for_all(info: CommandInfo | None, words: Args, slots: SlotMap) -> bool:
+    """Whether a command speaks of the keys of all nodes, so that one of them alone would do a part of it."""
+    if info is None or info.name in _THE_SAME_ANYWHERE or info.keys(words):
+        return False
+    return len(slots.primaries) > 1 and (info.name == "SCAN" or len(parts_of(info, words, slots)) > 1)
+
+
+def not_for_one(info: CommandInfo | None) -> CrossSlotError:
+    """The error for such a command where only one node is asked."""
+    name = "the command" if info is None else info.name.replace("|", " ")
+    return CrossSlotError("CROSSSLOT", f"{name} is for all nodes, and a transaction runs on one")
+
+
 def one_slot(keys: Iterable[bytes], name: str) -> int | None:
     """The slot of all these keys; None if there are none.
 

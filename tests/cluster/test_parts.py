@@ -13,7 +13,7 @@ import kvclient
 import kvclient.aio
 from kvclient.cluster.plan import Lost, replies_among
 from kvclient.cluster.slots import slot_of
-from kvclient.errors import CannotConnectError, ConnectionLostError, KVError, ServerError
+from kvclient.errors import CannotConnectError, ConnectionLostError, CrossSlotError, KVError, ServerError
 
 
 def keys_of_two_nodes(cluster: Cluster) -> tuple[str, str]:
@@ -85,3 +85,38 @@ def test_calls_with_several_nodes_do_not_wait_for_each_other(cluster: Cluster) -
         for thread in threads:
             thread.join()
     assert max(longest) < 1.5
+
+
+def test_what_is_for_all_nodes_is_not_for_a_transaction(cluster: Cluster) -> None:
+    """One node would do its part, and nobody would be told that it was no more."""
+    keys = [str(number) for number in range(50)]
+    with kvclient.connect(cluster.url) as kv:
+        kv.mset(dict.fromkeys(keys, "x"))
+        for words in (["FLUSHALL"], ["DBSIZE"], ["KEYS", "*"], ["SCAN", "0"], ["RANDOMKEY"]):
+            transaction = kv.transaction()
+            transaction.set("k", 1)
+            transaction.execute(*words)
+            with pytest.raises(CrossSlotError, match="is for all nodes"):
+                transaction.run()
+        assert kv.get("k") is None
+        assert kv.dbsize() == len(keys)
+        with kv.transaction() as transaction:
+            transaction.ping()
+
+
+def test_scan_in_a_pipeline(cluster: Cluster) -> None:
+    keys = {b"%d" % number for number in range(200)}
+    with kvclient.connect(cluster.url) as kv:
+        kv.mset(dict.fromkeys(keys, "x"))
+        cursor, found = b"0", set()
+        while True:
+            with kv.pipeline() as pipeline:
+                future = pipeline.execute("SCAN", cursor)
+            cursor, page = future.result()  # type: ignore[misc, assignment]
+            found |= {*page}  # type: ignore[has-type]
+            if cursor == b"0":
+                break
+        assert found == keys
+        with kv.pipeline() as pipeline:
+            over, value = pipeline.execute("SCAN", 4095), pipeline.get("1")
+        assert (over.result(), value.result()) == ([b"0", []], b"x")
