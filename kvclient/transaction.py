@@ -163,6 +163,11 @@ class Watch(Generic[In, Out]):
             self.end()
             raise
 
+    @property
+    def is_fine(self) -> bool:
+        """Whether all that was to be watched is."""
+        return self._is_fine
+
     def add(self, keys: Iterable[Key]) -> None:
         """Watch these, too.
 

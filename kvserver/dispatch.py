@@ -26,7 +26,7 @@ from kvserver.observe.stats import End
 from kvserver.observe.usage import new_tally
 from kvserver.protocol.encoder import encoding
 from kvserver.protocol.replies import Deferred, Error, Reply, SimpleString
-from kvserver.session import Session, Transaction
+from kvserver.session import Forwarded, Session, Transaction
 from kvserver.store.glance import BUSY, Busy, glance
 
 # What a browser sends first or as a header line. Whoever speaks HTTP to this port was tricked into it (cross-protocol
@@ -215,7 +215,7 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
         return _rejected(session, denied(session, denial))
     if state.cluster is not None and (refusal := check(state.cluster, session, command, words)) is not None:
         return _rejected(session, refusal)
-    if state.gateway is not None and (refusal := state.gateway.refusal(command)) is not None:
+    if state.gateway is not None and (refusal := state.gateway.refusal(session, command)) is not None:
         return _rejected(session, refusal)
     if session.subscribed and session.protocol == 2 and command.name not in _WHILE_SUBSCRIBED:
         return _rejected(session, errors.only_subscriptions(command.name))
@@ -251,7 +251,8 @@ def _queue(session: Session, transaction: Transaction, command: Command, words: 
     transaction.queued.append(partial(_run_queued, session, command, words))
     transaction.writes = transaction.writes or _writes(command)
     if (gateway := session.state.gateway) is not None:
-        transaction.forwarded.append(words if gateway.runs(command) else None)
+        asked = Forwarded(words, partial(_no_longer, session, command, words)) if gateway.runs(command) else None
+        transaction.forwarded.append(asked)
     return _QUEUED
 
 
@@ -360,12 +361,20 @@ def _tell(session: Session, command: Command, words: list[bytes]) -> None:
             tracked.caching = None  # it was for one command, or for one transaction
 
 
+def _no_longer(session: Session, command: Command, words: list[bytes]) -> Error | None:
+    """Why a queued command is not allowed any more, if its user's permissions have changed since."""
+    denial = _denial(session, command, words)
+    if denial is None:
+        return None
+    deny(session, denial, "multi")
+    return _rejected(session, errors.no_longer_allowed(_NO_LONGER[denial.reason]))
+
+
 def _run_queued(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:
     """Run a command of a transaction; the lock is held. What it leaves to do is wrapped, as EXEC does it later."""
     session.last_command = command
-    if (denial := _denial(session, command, words)) is not None:
-        deny(session, denial, "multi")
-        return _rejected(session, errors.no_longer_allowed(_NO_LONGER[denial.reason]))
+    if (refusal := _no_longer(session, command, words)) is not None:
+        return refusal
     reply = _run_and_tell(session, command, words)
     elapsed = _account(session, command, words)
     if command.on_database:

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 from kvclient.client import Client, client_of
 from kvclient.commands import to
 from kvclient.errors import (
+    AuthError,
     BadURLError,
+    ClusterError,
     CommandRefusedError,
     CrossSlotError,
     KVError,
@@ -46,20 +48,23 @@ if TYPE_CHECKING:
     from kvserver.session import Session, Transaction
 
 _ALSO: Final = frozenset(
-    {"eval", "evalsha", "publish", "spublish", "script|load", "script|exists", "script|flush", "wait", "waitaof"}
+    {"eval", "evalsha", "publish", "spublish", "script|load", "script|exists", "script|flush"}
 )
 """What the backend runs beside all that works on data."""
 _REFUSED: Final = {
     "ssubscribe": "listening to shard channels", "monitor": "watching all commands",
     "client|tracking": "client-side caching", "hotkeys|start": "counting keys", "kv.clock": "moving the time",
     "save": "saving", "bgsave": "saving", "bgrewriteaof": "saving", "debug": "debugging",
+    "wait": "waiting for replicas", "waitaof": "waiting for replicas",
     "readonly": "reading from replicas", "readwrite": "reading from replicas", "asking": "following a slot",
 }  # fmt: skip
-"""What a gateway does not do, by commands."""
+"""What a gateway does not do, by commands. WAIT would speak of a connection over which others write."""
 _AT_ONCE: Final = 50
 """Commands of one client that are asked for together; their replies are in memory at the same time."""
 Publish = Callable[[bytes, bytes], object]
+_BY_SCRIPT: Final = "NOPERM scripts run at the backend, where nobody looks what this user may do"
 _UNKNOWN: Final = "ERR the backend was lost before it had answered: the command may have been applied, or not"
+_NOT_LET_IN: Final = "ERR the backend does not let the gateway in; the command was not applied"
 _NOT_APPLIED: Final = "TRYAGAIN the backend cannot be reached now; the command was not applied"
 
 
@@ -96,8 +101,13 @@ class Gateway:
 
     # What dispatch asks
 
-    def refusal(self, command: Command) -> Error | None:
-        """Why a gateway does not do this; None if it does."""
+    def refusal(self, session: Session, command: Command) -> Error | None:
+        """Why a gateway does not do this, or not for this user; None if it does.
+
+        A script may touch what it does not name, and the backend knows this server's users as little as their limits.
+        """
+        if command.name in ("eval", "evalsha") and not session.user.permissions.is_unlimited:
+            return Error(_BY_SCRIPT)
         what = _REFUSED.get(command.name)
         if what is None:
             return None
@@ -207,15 +217,19 @@ class Gateway:
         try:
             if transaction.aborted:
                 raise Error(errors.EXEC_ABORTED)
-            sent = [words for words in transaction.forwarded if words is not None]
+            if watch is not None and not watch.is_fine:  # what the client believes to be watched may not be
+                raise Error(_NOT_APPLIED)
+            refused = [None if each is None else each.refusal() for each in transaction.forwarded]
+            asked = zip(transaction.forwarded, refused, strict=True)
+            sent = [each.words for each, error in asked if each is not None and error is None]
             results = iter(self._together(watch, sent)) if sent or watch else iter(())
         except TransactionConflictError:
             return NULL_ARRAY
         finally:
             if watch is not None:
                 watch.end()
-        pairs = zip(transaction.queued, transaction.forwarded, strict=True)
-        return [_finished(run()) if words is None else next(results) for run, words in pairs]
+        rows = zip(transaction.queued, transaction.forwarded, refused, strict=True)
+        return [_finished(run()) if each is None else (error or next(results)) for run, each, error in rows]
 
     def watch(self, session: Session, keys: Sequence[bytes]) -> None:
         """WATCH: by a connection that is this client's until EXEC, DISCARD or UNWATCH.
@@ -230,7 +244,9 @@ class Gateway:
             else:
                 found.add(keys)
         except KVError as error:
-            raise _error_of(error) from None
+            # The connection is at one node; another has keys of other slots.
+            elsewhere = found is not None and isinstance(error, ClusterError)
+            raise Error(errors.CROSS_SLOT) if elsewhere else _error_of(error) from None
 
     def forget(self, session: Session) -> None:
         """Watch no longer."""
@@ -324,6 +340,11 @@ def _error_of(error: KVError) -> Error:
         return Error(errors.CROSS_SLOT)
     if isinstance(error, TransactionAbortedError):
         return Error(errors.EXEC_ABORTED)
+    if isinstance(error, AuthError):  # what it says is of the gateway's password, not of the client's
+        get_logger().warning("gateway.not_let_in", code=error.code)
+        return Error(_NOT_LET_IN)
+    if isinstance(error, ClusterError) and error.code in {"MOVED", "ASK"}:
+        return Error(_NOT_APPLIED)
     if isinstance(error, ServerError):
         return Error(f"{error.code} {error.message}".strip())
     if isinstance(error, CommandRefusedError):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kvserver.protocol.encoder import Encoding, encoding
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kvserver.access.users import User
     from kvserver.commands.registry import Command
     from kvserver.observe.usage import Tally
-    from kvserver.protocol.replies import Deferred, Reply
+    from kvserver.protocol.replies import Deferred, Error, Reply
     from kvserver.pushes import PushQueue
     from kvserver.state import State
     from kvserver.store.memory import Database, Keyspace
@@ -54,6 +54,18 @@ class Replies(Enum):
     SKIPPING = "skipping"
 
 
+class Forwarded(NamedTuple):
+    """A queued command that the backend is to run.
+
+    Attributes:
+        words: the command.
+        refusal: gives why the user may not run it any more, if that is so by then.
+    """
+
+    words: list[bytes]
+    refusal: Callable[[], Error | None]
+
+
 @dataclass(slots=True)
 class Transaction:
     """What MULTI has begun."""
@@ -64,7 +76,7 @@ class Transaction:
     needs_memory: bool = False  # one of them may need more memory
     aborted: bool = False  # a command could not be queued, so EXEC will refuse
     size: int = 0  # bytes that the queued commands take up
-    forwarded: list[list[bytes] | None] = field(default_factory=list)
+    forwarded: list[Forwarded | None] = field(default_factory=list)
     """In a gateway: for each of ``queued``, what the backend is to run, or None for what is run here."""
     slots: dict[int, tuple[str, list[bytes]]] | None = None
     """In a cluster mode: of its first two slots, a command that has keys there, by its name and as an example."""

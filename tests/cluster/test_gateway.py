@@ -313,3 +313,45 @@ def test_the_backends_password_is_not_shown(cluster: Cluster) -> None:
             with pytest.raises(redis.ResponseError) as caught:
                 client.get("k")
         assert "S3CRET" not in repr(server._state.config) + str(caught.value)
+
+
+def test_a_script_is_not_a_way_round_permissions(gateway: kvserver.Server) -> None:
+    """The backend runs it as the gateway's user, and it touches what it does not name."""
+    with Wire(gateway.port) as admin, Wire(gateway.port) as ann:
+        admin.ask("ACL", "SETUSER", "ann", "on", ">pw", "~{x}ann:*", "+@all", "-@dangerous")
+        ann.ask("AUTH", "ann", "pw")
+        admin.ask("SET", "{x}secret", "S")
+        script = "return redis.call('get', '{x}secret')"
+        assert ann.ask("EVAL", script, 1, "{x}ann:1").startswith(b"-NOPERM ")
+        sha1 = admin.ask("SCRIPT", "LOAD", script).split(b"\r\n")[1]
+        assert ann.ask("EVALSHA", sha1, 1, "{x}ann:1").startswith(b"-NOPERM ")
+        assert ann.ask("EVAL", "return redis.call('flushall')", 0).startswith(b"-NOPERM ")
+        assert admin.ask("EVAL", script, 1, "{x}ann:1") == b"$1\r\nS\r\n"
+
+
+def test_what_is_not_allowed_any_more_is_not_run_by_exec(gateway: kvserver.Server) -> None:
+    with Wire(gateway.port) as admin, Wire(gateway.port) as bob:
+        admin.ask("ACL", "SETUSER", "bob", "on", ">pw", "~*", "+@all")
+        bob.ask("AUTH", "bob", "pw")
+        bob.run([b"MULTI"], [b"SET", b"{x}a", b"1"], [b"INCR", b"{x}a"], [b"PING"])
+        admin.ask("ACL", "SETUSER", "bob", "-incr")
+        assert bob.ask("EXEC").startswith(b"*3\r\n+OK\r\n-NOPERM ACLs rules changed")
+        assert admin.ask("GET", "{x}a") == b"$1\r\n1\r\n"
+
+
+def test_watching_more_than_can_be(cluster: Cluster) -> None:
+    with kvserver.Server(port=0, backend=f"{cluster.url}?timeout=5") as gateway, Wire(gateway.port) as wire:
+        assert wire.ask("WATCH", "a") == b"+OK\r\n"
+        away = next(key for key in KEYS if cluster.owner(slot_of(key.encode())) is not cluster.owner(slot_of(b"a")))
+        assert wire.ask("WATCH", away) == b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+        assert wire.run([b"MULTI"], [b"SET", b"a", b"1"], [b"EXEC"])[-1].startswith(b"-TRYAGAIN ")
+        assert wire.ask("GET", "a") == b"$-1\r\n"
+        assert wire.run([b"MULTI"], [b"SET", b"a", b"1"], [b"EXEC"])[-1] == b"*1\r\n+OK\r\n"
+        assert b" is not for a gateway" in wire.ask("WAIT", 1, 0)
+
+
+def test_the_backend_does_not_let_the_gateway_in(cluster: Cluster) -> None:
+    """A client would take it for its own password."""
+    url = f"valkey://ann:wrong@127.0.0.1:{cluster.nodes[0].port}"
+    with kvserver.Server(port=0, backend=url) as gateway, Wire(gateway.port) as wire:
+        assert wire.ask("GET", "a").startswith(b"-ERR the backend does not let the gateway in")
