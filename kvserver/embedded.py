@@ -74,6 +74,8 @@ class Direct:
         An exception in it ends it, and undoes nothing.
         """
         self._check_running()
+        if self._state.gateway is not None:
+            raise Error("ERR the data is at the backend, where others' commands come in between: use a transaction")
         keyspace = self._state.keyspace
         with keyspace.lock, keyspace.steps:
             keyspace.moment = None

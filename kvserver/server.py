@@ -157,7 +157,7 @@ class Server:
 
     def snapshot(self) -> Snapshot:
         """All data as it is at this moment, for servers that begin with it. Values are shared, not copied."""
-        return copied(self._state.keyspace)
+        return copied(self._state.own_data())
 
     def fork(self, **settings: Any) -> Server:
         """Another server with the same settings, data and time, on a free port; to be started, as in a with block.

@@ -23,7 +23,7 @@ from kvserver.changes import Changes
 from kvserver.clients import Clients
 from kvserver.clock import MovableClock, wall_clock
 from kvserver.cluster import Cluster
-from kvserver.config import Config
+from kvserver.config import Config, ConfigError
 from kvserver.journal.service import Persistence, Policy
 from kvserver.monitors import Monitors
 from kvserver.observe.commandlog import CommandLog
@@ -147,6 +147,16 @@ class State:
         self.keyspace.outcomes.most = config.once_max_outcomes
         if self.persistence is not None or not config.data_dir:  # not while the data is being loaded
             self.keyspace.eviction.configure(config.maxmemory, config.maxmemory_policy)
+
+    def own_data(self) -> Keyspace:
+        """The data that this server has itself.
+
+        Raises:
+            ConfigError: it is a gateway, and has none.
+        """
+        if self.gateway is not None:
+            raise ConfigError("a gateway has no data of its own to copy: with --backend it is at the server behind it.")
+        return self.keyspace
 
     def make_room(self) -> None:
         """Evict what is over the limit, letting others have the lock now and then. Lock not held."""

@@ -355,3 +355,15 @@ def test_the_backend_does_not_let_the_gateway_in(cluster: Cluster) -> None:
     url = f"valkey://ann:wrong@127.0.0.1:{cluster.nodes[0].port}"
     with kvserver.Server(port=0, backend=url) as gateway, Wire(gateway.port) as wire:
         assert wire.ask("GET", "a").startswith(b"-ERR the backend does not let the gateway in")
+
+
+def test_what_is_done_without_a_connection(valkey_port: int) -> None:
+    """Commands are forwarded; what is about data of one's own is refused, where it would do nothing or share it."""
+    with kvserver.Server(port=0, backend=f"valkey://127.0.0.1:{valkey_port}") as gateway:
+        gateway.direct("SET", "a", 1)
+        assert gateway.direct("GET", "a") == b"1"
+        with pytest.raises(kvserver.CommandError, match="at the backend"), gateway.direct.atomic():
+            pass
+        for copy in (gateway.snapshot, gateway.fork):
+            with pytest.raises(ConfigError, match="no data of its own"):
+                copy()
