@@ -47,9 +47,7 @@ if TYPE_CHECKING:
     from kvclient.transaction import Watch
     from kvserver.session import Session, Transaction
 
-_ALSO: Final = frozenset(
-    {"eval", "evalsha", "publish", "spublish", "script|load", "script|exists", "script|flush"}
-)
+_ALSO: Final = frozenset({"eval", "evalsha", "publish", "spublish", "script|load", "script|exists", "script|flush"})
 """What the backend runs beside all that works on data."""
 _REFUSED: Final = {
     "ssubscribe": "listening to shard channels", "monitor": "watching all commands",
