@@ -251,8 +251,11 @@ def _queue(session: Session, transaction: Transaction, command: Command, words: 
     transaction.queued.append(partial(_run_queued, session, command, words))
     transaction.writes = transaction.writes or _writes(command)
     if (gateway := session.state.gateway) is not None:
-        asked = Forwarded(words, partial(_no_longer, session, command, words)) if gateway.runs(command) else None
-        transaction.forwarded.append(asked)
+        asked = (session, command, words)
+        is_for_backend = gateway.runs(command)
+        transaction.forwarded.append(
+            Forwarded(words, partial(_no_longer, *asked), partial(_account, *asked)) if is_for_backend else None
+        )
     return _QUEUED
 
 

@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kvclient.client import Client, client_of
@@ -76,6 +77,9 @@ class Gateway:
         ConfigError: the URL makes no sense, or a setting is about data, of which a gateway has none.
     """
 
+    settings_of_data = frozenset({"maxmemory", "maxmemory_policy", "notify_keyspace_events", "fsync"})
+    """What CONFIG SET does not change here: there is no data that it would be about."""
+
     def __init__(self, config: Config) -> None:
         _check(config)
         try:
@@ -83,6 +87,8 @@ class Gateway:
         except BadURLError as error:
             raise ConfigError(f"--backend: {error}.") from None
         self._client: Client = client_of(options, PLAIN)
+        # Who watches keeps a connection for as long as it likes: none that others wait for.
+        self._watchers: Client = client_of(replace(options, max_connections=config.maxclients), PLAIN)
         self._watching: dict[Session, Watch[Any, Any]] = {}  # each entry belongs to its session's thread
         self._feeding = threading.Lock()  # guards the two below; held for no input or output
         self._feed: _Feed | None = None
@@ -96,6 +102,7 @@ class Gateway:
         if feed is not None:
             feed.stop()
         self._client.close()
+        self._watchers.close()
 
     # What dispatch asks
 
@@ -206,7 +213,7 @@ class Gateway:
         return self._is_closed or (self._feed is not None and self._feed.is_alive)
 
     def execute(self, session: Session, transaction: Transaction) -> Reply:
-        """EXEC: what is queued for the backend is one transaction there; what is not is run here, beside it.
+        """EXEC: what is queued for the backend is one transaction there; what is not is run here, after it.
 
         Raises:
             Error: nothing was run, or nobody knows.
@@ -221,6 +228,9 @@ class Gateway:
             asked = zip(transaction.forwarded, refused, strict=True)
             sent = [each.words for each, error in asked if each is not None and error is None]
             results = iter(self._together(watch, sent)) if sent or watch else iter(())
+            for each in transaction.forwarded:
+                if each is not None:
+                    each.account()
         except TransactionConflictError:
             return NULL_ARRAY
         finally:
@@ -238,7 +248,7 @@ class Gateway:
         found = self._watching.get(session)
         try:
             if found is None:
-                self._watching[session] = self._client.watch(*keys)
+                self._watching[session] = self._watchers.watch(*keys)
             else:
                 found.add(keys)
         except KVError as error:
@@ -344,7 +354,7 @@ def _error_of(error: KVError) -> Error:
     if isinstance(error, ClusterError) and error.code in {"MOVED", "ASK"}:
         return Error(_NOT_APPLIED)
     if isinstance(error, ServerError):
-        return Error(f"{error.code} {error.message}".strip())
+        return Error(f"{error.code} {error.message}" if error.code else error.message)
     if isinstance(error, CommandRefusedError):
         return Error(f"ERR {error}")
     get_logger().warning("gateway.backend_lost", exception=type(error).__name__, applied=error.applied)

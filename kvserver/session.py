@@ -60,10 +60,12 @@ class Forwarded(NamedTuple):
     Attributes:
         words: the command.
         refusal: gives why the user may not run it any more, if that is so by then.
+        account: counts that it was run, and how long that took.
     """
 
     words: list[bytes]
     refusal: Callable[[], Error | None]
+    account: Callable[[], object]
 
 
 @dataclass(slots=True)

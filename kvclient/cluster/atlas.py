@@ -59,7 +59,7 @@ class Atlas:
 
     Attributes:
         slots: who has which slot, as far as is known. Empty until somebody has been asked.
-        infos: what the servers say of commands, by name; None for one that they do not know.
+        infos: what the servers say of commands, by name; of those that they know.
         simple: names, as they were given, of commands whose only key is the first word after the name.
     """
 
@@ -67,8 +67,20 @@ class Atlas:
         self._options = options
         self._seeds = [Address(host, port) for host, port in options.nodes]
         self.slots = SlotMap(())
-        self.infos: dict[str, Info] = {}
+        self.infos: dict[str, CommandInfo] = {}
         self.simple: set[Value] = set()
+
+    def noted(self, words: Args, name: str, info: Info) -> Info:
+        """What the servers say of a command, by its name; of its subcommand, if the words name one.
+
+        That they do not know a name is not kept: they may learn it, and there is no end of such names.
+        """
+        if info is None:
+            return None
+        self.infos[name] = info
+        if info.simple and isinstance(words[0], bytes | str):
+            self.simple.add(words[0])
+        return info.of(words)
 
     def some_primary(self) -> Address:
         """A node that has slots, chosen by chance.

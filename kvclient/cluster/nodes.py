@@ -244,15 +244,11 @@ class Nodes(Atlas):
             KVError: they cannot be asked.
         """
         name = info_name(words)
-        if name not in self.infos:
-            self._know(deadline)
-            self.infos[name] = self._asked(self.candidates(), what_is(name), deadline)
-        info = self.infos[name]
+        info = self.infos.get(name)
         if info is None:
-            return None
-        if info.simple:
-            self.simple.add(words[0])
-        return info.of(words)
+            self._know(deadline)
+            info = self._asked(self.candidates(), what_is(name), deadline)
+        return self.noted(words, name, info)
 
 
 def _after_fork_in_child() -> None:

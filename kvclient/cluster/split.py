@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -140,7 +141,8 @@ def merged(info: CommandInfo | None, parts: Sequence[Part], replies: Sequence[Re
             reply.applied = "unknown"
             raise reply
     if info.name == "RANDOMKEY":
-        return next((reply for reply in replies if reply is not None), None)
+        found = [reply for reply in replies if reply is not None]
+        return random.choice(found) if found else None  # noqa: S311 - any will do
     if info.response in _SUMS:
         return _aggregated(replies, _SUMS[info.response])
     if not info.response:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _NODES: Final = 4096
 """More than a cluster has."""
+_DIGITS: Final = 24
+"""Of the largest number of 64 bits, times that."""
 
 
 class Walk:
@@ -32,10 +34,14 @@ class Walk:
     """
 
     def __init__(self, words: Args, slots: SlotMap) -> None:
-        cursor = int(to_bytes(words[1])) if len(words) > 1 and to_bytes(words[1]).isdigit() else 0
-        inner, self._place = divmod(cursor, _NODES)
+        cursor = to_bytes(words[1]) if len(words) > 1 else b""
+        self._is_cursor = cursor.isdigit() and len(cursor) <= _DIGITS
+        if not self._is_cursor:  # which a node shall say
+            self.part: Part | None = Part(slots.any_slot(), words)
+            return
+        inner, self._place = divmod(int(cursor), _NODES)
         self._primaries = slots.primaries
-        self.part: Part | None = None
+        self.part = None
         if self._place < len(self._primaries):
             slot = slots.some_slot(self._primaries[self._place])
             self.part = Part(slot, (b"SCAN", inner, *words[2:]))
@@ -48,6 +54,8 @@ class Walk:
         """
         if self.part is None:
             return [b"0", []]
+        if not self._is_cursor:
+            return reply
         match reply:
             case [bytes(following), list(keys)] if following.isdigit():
                 return [self._cursor(int(following)), keys]

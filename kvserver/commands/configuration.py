@@ -121,6 +121,8 @@ def _change(session: Session, name: bytes, value: str) -> dict[str, Any]:
     option: Option | None = _OPTIONS.get(key)
     if option is None or not option.live:
         raise _refused(name, "can't set immutable config")
+    if session.state.gateway is not None and option.name in session.state.gateway.settings_of_data:
+        raise _refused(name, "a gateway has no data")
     try:
         if option.name == "client_output_buffer_limit":  # the classes that are not named keep theirs
             value = f"{option.kind.show(session.state.config.client_output_buffer_limit)} {value}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import redis
@@ -202,6 +203,36 @@ def test_a_pipeline_keeps_its_order(gateway: kvserver.Server) -> None:
     with Wire(gateway.port) as wire:
         replies = wire.run(*[[b"INCR", key.encode()] for key in KEYS for _ in range(3)])
     assert replies == [b":1\r\n", b":2\r\n", b":3\r\n"] * len(KEYS)
+
+
+def test_many_that_watch_hold_nobody_up(gateway: kvserver.Server) -> None:
+    """More than the connections that all share."""
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(gateway.port)) for _ in range(50)]
+        for wire in wires:
+            assert wire.ask("WATCH", "{u}a") == b"+OK\r\n"
+        assert wires[0].ask("SET", "{u}a", "x") == b"+OK\r\n"
+        for wire in wires:
+            assert wire.run([b"MULTI"], [b"GET", b"{u}a"], [b"EXEC"])[-1] == b"*-1\r\n"
+
+
+def test_what_a_transaction_runs_is_counted(gateway: kvserver.Server) -> None:
+    with Wire(gateway.port) as wire:
+        wire.run([b"MULTI"], [b"SET", b"k", b"1"], [b"EXEC"], [b"SET", b"k", b"2"])
+        assert b"cmdstat_set:calls=2," in wire.ask("INFO", "commandstats")
+
+
+@pytest.mark.parametrize("cursor", ["abc", "-1", "9" * 25, "9" * 5000, ""])
+def test_cursors_that_are_none(gateway: kvserver.Server, cluster: Cluster, cursor: str) -> None:
+    with Wire(gateway.port) as ours, Wire(cluster.nodes[0].port) as theirs:
+        assert ours.ask("SCAN", cursor) == theirs.ask("SCAN", cursor) == b"-ERR invalid cursor\r\n"
+
+
+def test_settings_about_data_are_refused(gateway: kvserver.Server) -> None:
+    with Wire(gateway.port) as wire:
+        for name, value in (("maxmemory", "1mb"), ("notify-keyspace-events", "KEA")):
+            assert wire.ask("CONFIG", "SET", name, value).endswith(b"a gateway has no data\r\n")
+        assert wire.ask("CONFIG", "SET", "slowlog-max-len", "5") == b"+OK\r\n"
 
 
 def test_what_comes_together_is_answered_as_if_it_came_alone(gateway: kvserver.Server) -> None:

@@ -222,8 +222,8 @@ class AsyncNodes(Atlas):
             KVError: they cannot be asked.
         """
         name = info_name(words)
-        if name not in self.infos:
+        info = self.infos.get(name)
+        if info is None:
             await self.know(deadline)
-            self.infos[name] = await self._asked(self.candidates(), what_is(name), deadline)
-        info = self.infos[name]
-        return None if info is None else info.of(words)
+            info = await self._asked(self.candidates(), what_is(name), deadline)
+        return self.noted(words, name, info)
