@@ -146,12 +146,16 @@ class Gateway:
         except ProtocolError as error:  # after what came before it
             fault = error
         place = 0
-        while place < len(batch):
-            some = self._runs_at_once(session, batch[place : place + _AT_ONCE])
-            if len(some) > 1:
-                self._ask_ahead(session, some)
-            yield from some
-            place += len(some)
+        try:
+            while place < len(batch):
+                some = self._runs_at_once(session, batch[place : place + _AT_ONCE])
+                if len(some) > 1:
+                    self._ask_ahead(session, some)
+                yield from some
+                session.ahead.clear()  # what was refused after all: another command may have its identity later
+                place += len(some)
+        finally:
+            session.ahead.clear()
         if fault is not None:
             raise fault
 
@@ -176,7 +180,6 @@ class Gateway:
         futures = [pipeline.execute(*words) for words in batch]
         with contextlib.suppress(KVError):  # whatever was not answered knows why
             pipeline.run()
-        session.ahead.clear()
         for words, future in zip(batch, futures, strict=True):
             error = future.error()
             is_lost = error is not None and not isinstance(error, ServerError)

@@ -16,6 +16,7 @@ import kvclient
 import kvserver
 from kvclient.cluster.slots import slot_of
 from kvserver import ConfigError
+from kvserver.session import Session
 
 KEYS = [f"key:{number}" for number in range(100)]
 
@@ -253,6 +254,25 @@ def test_what_comes_together_is_answered_as_if_it_came_alone(gateway: kvserver.S
         together = [wire.read() for _ in answered[1:]]
     skipped = len(answered) - 5  # the first of the last two INCR
     assert [*together[:skipped], b":3\r\n", *together[skipped:]] == alone
+
+
+def test_a_reply_that_nobody_takes_is_nobody_elses(gateway: kvserver.Server) -> None:
+    """Commands that were asked ahead and are refused, or not run, when their turn comes."""
+    state = gateway._state
+    assert state.gateway is not None
+    session = Session(state, 1_000_000, "127.0.0.1:0", "")
+    session.be(state.users.default)
+    batch = [[b"INCR", b"n"], [b"INCR", b"n"], [b"PING"], [b"INCR", b"n"], [b"INCR", b"n"]]
+    commands = state.gateway.ahead(session, batch)
+    assert next(commands) is batch[0]
+    assert len(session.ahead) == 2
+    assert next(commands) is batch[1]
+    assert next(commands) is batch[2]
+    assert not session.ahead
+    assert next(commands) is batch[3]
+    assert len(session.ahead) == 2
+    commands.close()  # type: ignore[attr-defined]
+    assert not session.ahead
 
 
 def test_what_came_before_an_error_of_the_protocol_is_answered(gateway: kvserver.Server) -> None:
