@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 PULSE: Final = 5.0  # seconds of silence after which the tracking connection is asked whether it lives
 PING: Final = encode_command((b"PING",))
-NOT_ON_A_CLUSTER: Final = "a near cache is told of changes by one server: it is not for a cluster"
 _monotonic = time.monotonic
 
 
@@ -190,10 +189,10 @@ class NearCache(Generic[Out]):
     def close(self) -> None:
         """Forget everything, and end the thread."""
         self._ended.set()
-        self._connection.shutdown()
+        self._interrupt()
         if self._thread.ident is not None:
             self._thread.join()
-        self._connection.close()
+        self._disconnect()
         with self._lock:
             self._kept.forget()
 
@@ -209,14 +208,14 @@ class NearCache(Generic[Out]):
         with self._lock:
             found = self._kept.look(dict.fromkeys(names))
             wanted = [name for name in dict.fromkeys(names) if name not in found]
-            markers = self._kept.ask(filter(self._is_tracked, wanted))
+            markers = self._kept.ask(filter(self._is_tracked, wanted)) if self._is_current() else {}
         if wanted:
             fresh: dict[bytes, bytes | None] = {}
             try:
                 fresh = dict(zip(wanted, self._client.mget(*wanted), strict=True))
             finally:
                 with self._lock:
-                    self._kept.answer(markers, fresh)
+                    self._kept.answer(markers, fresh if self._is_current() else {})
             found |= fresh
         return [None if (value := found[name]) is None else self._unpack(value) for name in names]
 
@@ -237,31 +236,55 @@ class NearCache(Generic[Out]):
 
     # ---- the thread that listens ---------------------------------------------------------------------------
 
+    def _is_current(self) -> bool:
+        """Whether those who tell of changes are all that have keys."""
+        return True
+
+    @property
+    def _is_connected(self) -> bool:
+        return not self._connection.closed
+
+    def _interrupt(self) -> None:
+        """Have the thread find its connection lost."""
+        self._connection.shutdown()
+
+    def _disconnect(self) -> None:
+        self._connection.close()
+
     def _connect(self) -> None:
         """Connect, and have the server tell of changes."""
+        self._connection = self._make()
+        replies = self._begin(self._connection)
+        with self._lock:
+            self._kept.is_told = True
+            for reply in replies:
+                self._kept.tell(reply)
+
+    def _begin(self, connection: Connection) -> list[Reply]:
+        """Open a connection, and have the server at its other end tell of changes; what it has told already.
+
+        Raises:
+            KVError: it does not. The connection is closed.
+        """
         deadline = _monotonic() + self._client.options.timeout
-        connection = self._connection = self._make()
         try:
             connection.open(deadline)
             check_protocol(connection.protocol)
             connection.send(tracking(self._prefixes), deadline)
-            replies = connection.receive(deadline)
-            if isinstance(replies[0], ServerError):
-                raise replies[0]
+            first, *others = connection.receive(deadline)
+            if isinstance(first, ServerError):
+                raise first
         except BaseException:
             connection.close()
             raise
-        with self._lock:
-            self._kept.is_told = True
-            for reply in replies[1:]:
-                self._kept.tell(reply)
+        return others
 
     def _listen(self) -> None:
         """Take in what the server tells, over one connection after another."""
         attempt = 0
         while not self._ended.is_set():
             try:
-                if self._connection.closed:
+                if not self._is_connected:
                     self._connect()
                     if self._ended.is_set():  # and whoever ended it may have found nothing to shut down yet
                         return
@@ -270,7 +293,7 @@ class NearCache(Generic[Out]):
             except KVError:
                 with self._lock:
                     self._kept.forget()
-                self._connection.close()
+                self._disconnect()
                 attempt += 1
                 self._ended.wait(pause_of(attempt))
 

@@ -6,7 +6,7 @@ Not here: reading what they say (connection.py).
 from __future__ import annotations
 
 import contextlib
-import select
+import selectors
 import socket
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,11 @@ class Waker:
         speaking = [connection for connection in connections if connection.buffered]
         if speaking:
             return speaking
-        watched: list[socket.socket | Connection] = [self._reader, *connections]
-        ready, _, _ = select.select(watched, [], [], max(0.0, seconds))
+        with selectors.DefaultSelector() as selector:  # select() alone takes no descriptor above a thousand
+            selector.register(self._reader, selectors.EVENT_READ)
+            for connection in connections:
+                selector.register(connection, selectors.EVENT_READ)
+            ready = [key.fileobj for key, _ in selector.select(max(0.0, seconds))]
         if self._reader in ready:
             with contextlib.suppress(OSError):
                 self._reader.recv(4096)

@@ -15,10 +15,11 @@ from kvclient.serializers import Out
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from kvclient.aio.client import AsyncClient
     from kvclient.protocol import Key, Reply
+    from kvclient.url import Options
 
 
 class AsyncNearCache(Generic[Out]):
@@ -45,7 +46,7 @@ class AsyncNearCache(Generic[Out]):
         self._kept = Kept(max_keys)
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._connection: AsyncConnection | None = None
+        self._connections: list[AsyncConnection] = []
 
     async def __aenter__(self) -> Self:
         await self._connect()
@@ -57,8 +58,7 @@ class AsyncNearCache(Generic[Out]):
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         self._kept.forget()
-        if self._connection is not None:
-            self._connection.close()
+        self._disconnect()
 
     # ---- reading -------------------------------------------------------------------------------------------
 
@@ -72,12 +72,12 @@ class AsyncNearCache(Generic[Out]):
         found = self._kept.look(dict.fromkeys(names))
         wanted = [name for name in dict.fromkeys(names) if name not in found]
         if wanted:
-            markers = self._kept.ask(filter(self._is_tracked, wanted))
+            markers = self._kept.ask(filter(self._is_tracked, wanted)) if self._is_current() else {}
             fresh: dict[bytes, bytes | None] = {}
             try:
                 fresh = dict(zip(wanted, await self._client.mget(*wanted), strict=True))
             finally:
-                self._kept.answer(markers, fresh)
+                self._kept.answer(markers, fresh if self._is_current() else {})
             found |= fresh
         return [None if (value := found[name]) is None else self._unpack(value) for name in names]
 
@@ -89,24 +89,44 @@ class AsyncNearCache(Generic[Out]):
         """What it has done so far."""
         return self._kept.statistics()
 
-    # ---- the connection that listens -----------------------------------------------------------------------
+    # ---- the connections that listen -----------------------------------------------------------------------
+
+    def _is_current(self) -> bool:
+        """Whether those who tell of changes are all that have keys."""
+        return True
+
+    async def _servers(self) -> Sequence[Options]:
+        """Those that have keys."""
+        return (self._client.options,)
 
     async def _connect(self) -> None:
-        """Connect, and have the server tell of changes."""
+        """Connect, and have the servers tell of changes."""
+        try:
+            for options in await self._servers():
+                self._connections.append(await self._told_by(options))
+        except BaseException:
+            self._disconnect()
+            raise
+        self._lost.clear()
+        self._kept.is_told = all(connection.usable for connection in self._connections)
+
+    async def _told_by(self, options: Options) -> AsyncConnection:
         connection = AsyncConnection(self._take, self._end)
-        await connection.open(self._client.options, self._tls)
+        await connection.open(options, self._tls)
         try:
             check_protocol(connection.protocol)
-            deadline = connection.now() + self._client.options.timeout
-            (reply,) = await connection.send(tracking(self._prefixes), 1, deadline)
+            (reply,) = await connection.send(tracking(self._prefixes), 1, connection.now() + options.timeout)
             if isinstance(reply, ServerError):
                 raise reply
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
-        self._lost.clear()
-        self._kept.is_told = connection.usable
+        return connection
+
+    def _disconnect(self) -> None:
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.close()
 
     def _take(self, reply: Reply) -> None:
         """What the connection calls for all that comes unasked."""
@@ -128,10 +148,9 @@ class AsyncNearCache(Generic[Out]):
                 async with asyncio.timeout(PULSE):
                     await self._lost.wait()
             except TimeoutError:
-                if self._connection is not None and await self._lives(self._connection):
+                if self._is_current() and await self._all_live():
                     continue
-            if self._connection is not None:
-                self._connection.close()
+            self._disconnect()
             self._kept.forget()
             self._lost.set()
             attempt += 1
@@ -141,10 +160,10 @@ class AsyncNearCache(Generic[Out]):
             except KVError:
                 await asyncio.sleep(pause_of(attempt))
 
-    @staticmethod
-    async def _lives(connection: AsyncConnection) -> bool:
+    async def _all_live(self) -> bool:
         try:
-            await connection.send(PING, 1, connection.now() + PULSE)
+            for connection in self._connections:
+                await connection.send(PING, 1, connection.now() + PULSE)
         except KVError:
             return False
-        return True
+        return bool(self._connections)

@@ -70,6 +70,11 @@ class Atlas:
         self.infos: dict[str, CommandInfo] = {}
         self.simple: set[Value] = set()
 
+    def learn(self, slots: SlotMap) -> None:
+        """Take what a node has told. If it is what was known, `slots` stays the object it is: nothing has moved."""
+        if slots != self.slots:
+            self.slots = slots
+
     def noted(self, words: Args, name: str, info: Info) -> Info:
         """What the servers say of a command, by its name; of its subcommand, if the words name one.
 

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from kvclient.client import Client
+from kvclient.cluster.nearcache import ClusterNearCache
 from kvclient.cluster.pipeline import ClusterPipeline, ClusterTransaction, outcomes
 from kvclient.cluster.plan import Sent, replies_among
 from kvclient.cluster.redirects import Route
@@ -18,9 +19,8 @@ from kvclient.cluster.split import Part, listening_slot, merged, one_slot, parts
 from kvclient.cluster.walk import Walk
 from kvclient.commands import to
 from kvclient.commands.base import prefixed
-from kvclient.errors import CommandRefusedError, KVError
+from kvclient.errors import KVError
 from kvclient.listening import Subscription
-from kvclient.nearcache import NOT_ON_A_CLUSTER
 from kvclient.observer import name_of
 from kvclient.protocol import to_bytes
 from kvclient.serializers import In, Out
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from kvclient.cluster.slots import SlotMap
     from kvclient.commands.base import Args
     from kvclient.connection import Connection
-    from kvclient.nearcache import NearCache
     from kvclient.protocol import Key, Reply
     from kvclient.transaction import Transaction, WatchingTransaction
 
@@ -155,14 +154,9 @@ class ClusterClient(Client[In, Out]):
         self._pool.look_again(self._pool.slots, deadline)
         return self._pool.listening() if slot is None else self._pool.listening_to(self._pool.owner(slot, deadline))
 
-    def near_cache(self, *, prefixes: Iterable[Key] = (), max_keys: int = 10_000) -> NearCache[Out]:
-        """Not for a cluster.
-
-        Raises:
-            CommandRefusedError: always.
-        """
-        del prefixes, max_keys
-        raise CommandRefusedError(NOT_ON_A_CLUSTER)
+    def near_cache(self, *, prefixes: Iterable[Key] = (), max_keys: int = 10_000) -> ClusterNearCache[Out]:
+        """A cache in this process for reads, which all primaries keep right. See Client.near_cache()."""
+        return ClusterNearCache(self._everything, self._pool, self._unpack, self._prefix, prefixes, max_keys)
 
     def _whereabouts(self) -> SlotMap:
         self._pool.look_again(self._pool.slots, _monotonic() + self._timeout)

@@ -194,7 +194,7 @@ class Nodes(Atlas):
             news.wait(max(0.0, deadline - _monotonic()))
             return
         try:
-            self.slots = self._asked(self.candidates(first, last), WHO_HAS_WHAT, deadline)
+            self.learn(self._asked(self.candidates(first, last), WHO_HAS_WHAT, deadline))
         finally:
             with self._lock:
                 self._news = None

@@ -88,6 +88,13 @@ class SlotMap:
         self.primaries: tuple[Address, ...] = tuple(firsts)
         self.nodes: tuple[Address, ...] = tuple(dict.fromkeys((*self.primaries, *replicas)))
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SlotMap):
+            return NotImplemented
+        return self._owners == other._owners and set(self.nodes) == set(other.nodes)
+
+    __hash__ = None  # type: ignore[assignment]  # nobody looks one up
+
     def owner(self, slot: int) -> Address | None:
         """The node that has a slot; None if nobody has."""
         return self._owners[slot]

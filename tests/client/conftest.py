@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import pytest
-from client.not_on_a_cluster import FINE_THROUGH_A_GATEWAY, REASONS
+from client.not_on_a_cluster import ALSO_THROUGH_A_GATEWAY, FINE_THROUGH_A_GATEWAY, REASONS
 from cluster.harness import Cluster
 
 import kvclient
@@ -21,12 +21,14 @@ GREETING = b"+OK\r\n" * 3  # HELLO, and CLIENT SETINFO twice
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what cannot be on a cluster, by name and with the reason."""
+    through_gateway = {
+        name: why for name, why in REASONS.items() if name not in FINE_THROUGH_A_GATEWAY
+    } | ALSO_THROUGH_A_GATEWAY
     for item in items:
         where = getattr(item, "callspec", _Plain).params.values()
-        name = getattr(item, "originalname", "")
-        is_apart = "cluster" in where or ("gateway" in where and name not in FINE_THROUGH_A_GATEWAY)
-        if is_apart and name in REASONS:
-            item.add_marker(pytest.mark.skip(reason=f"not on a cluster: {REASONS[name]}"))
+        reasons = REASONS if "cluster" in where else through_gateway if "gateway" in where else {}
+        if reason := reasons.get(getattr(item, "originalname", "")):
+            item.add_marker(pytest.mark.skip(reason=f"not on a cluster: {reason}"))
 
 
 class _Plain:

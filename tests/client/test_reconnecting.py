@@ -140,7 +140,7 @@ def test_a_refusal_is_raised(fake: Make) -> None:
         messages.__exit__()
 
 
-def test_by_tasks(kv: kvclient.Client, url: str) -> None:
+def test_killed_and_made_again_by_tasks(kv: kvclient.Client, url: str) -> None:
     async def main() -> None:
         async with kvclient.aio.connect(url) as akv, akv.listen("a", patterns=["p*"]) as messages:
             await messages.subscribe("b")

@@ -110,6 +110,8 @@ def test_a_slot_that_moves_loses_nothing(cluster: Cluster) -> None:
         async def move() -> None:
             for place in (target, source):
                 await asyncio.to_thread(cluster.move, slot, place)
+            while min(done.values()) <= 5:  # on a busy machine it is moved before all have begun
+                await asyncio.sleep(0.01)
             moved.set()
 
         async with asyncio.TaskGroup() as group:

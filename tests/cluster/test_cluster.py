@@ -99,8 +99,6 @@ def test_what_one_server_refuses_is_refused(kv: kvclient.Client) -> None:
         kv.execute("GET")
     with pytest.raises(CommandRefusedError):
         kv.execute("SUBSCRIBE", "x")
-    with pytest.raises(CommandRefusedError, match="near cache"):
-        kv.near_cache()
 
 
 def test_pipelines(kv: kvclient.Client) -> None:

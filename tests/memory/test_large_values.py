@@ -66,6 +66,6 @@ def test_a_large_value_in_and_out(server: Server) -> None:
                 assert stream.read(len(PIECE)) == PIECE
             assert stream.read(2) == b"\r\n"
         sent = server.peak - before
-    assert received >= SIZE, "the peak is measured"
+    assert received > 0.95 * SIZE, "the peak is measured"  # some of it in memory that the process had already
     assert received < 1.25 * SIZE
     assert sent < 4 * 1024 * 1024

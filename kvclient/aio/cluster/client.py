@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from kvclient.aio.client import AsyncClient
+from kvclient.aio.cluster.nearcache import AsyncClusterNearCache
 from kvclient.aio.cluster.nodes import now
 from kvclient.aio.cluster.pipeline import AsyncClusterPipeline, AsyncClusterTransaction, outcomes
 from kvclient.aio.cluster.router import AsyncRouter
@@ -19,15 +20,13 @@ from kvclient.cluster.split import listening_slot, merged, one_slot, parts_of
 from kvclient.cluster.walk import Walk
 from kvclient.commands import to
 from kvclient.commands.base import prefixed
-from kvclient.errors import CommandRefusedError, KVError
-from kvclient.nearcache import NOT_ON_A_CLUSTER
+from kvclient.errors import KVError
 from kvclient.observer import name_of
 from kvclient.serializers import In, Out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
-    from kvclient.aio.nearcache import AsyncNearCache
     from kvclient.aio.transaction import AsyncTransaction, Watcher
     from kvclient.cluster.slots import SlotMap
     from kvclient.commands.base import Args
@@ -138,14 +137,11 @@ class AsyncClusterClient(AsyncClient[In, Out]):
 
         return find
 
-    def near_cache(self, *, prefixes: Iterable[Key] = (), max_keys: int = 10_000) -> AsyncNearCache[Out]:
-        """Not for a cluster.
-
-        Raises:
-            CommandRefusedError: always.
-        """
-        del prefixes, max_keys
-        raise CommandRefusedError(NOT_ON_A_CLUSTER)
+    def near_cache(self, *, prefixes: Iterable[Key] = (), max_keys: int = 10_000) -> AsyncClusterNearCache[Out]:
+        """A cache in this process for reads, which all primaries keep right. See Client.near_cache()."""
+        return AsyncClusterNearCache(
+            self._everything, self._router, self._tls, self._unpack, self._prefix, prefixes, max_keys
+        )
 
     async def _whereabouts(self) -> SlotMap:
         await self._router.look_again(self._router.slots, now() + self._timeout)

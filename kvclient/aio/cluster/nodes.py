@@ -182,7 +182,7 @@ class AsyncNodes(Atlas):
         """Ask, for all who want to know."""
         news = self._news = _News()
         try:
-            self.slots = await self._asked(candidates, WHO_HAS_WHAT, deadline)
+            self.learn(await self._asked(candidates, WHO_HAS_WHAT, deadline))
             news.told = True
         except KVError as error:
             news.error = error
