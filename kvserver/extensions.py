@@ -311,6 +311,11 @@ def _file_of(module: str) -> str | None:
     return None if spec is None else spec.origin or "built-in"
 
 
+def is_added(name: str) -> bool:
+    """Whether a command, by its name in lower case, was made of a function."""
+    return name in _ADDED
+
+
 def functions() -> Iterator[tuple[str, Callable[..., Result]]]:
     """The commands that were added: names in capitals, and functions."""
     for name, function in _ADDED.items():

@@ -40,6 +40,8 @@ from kvclient.url import parse_url
 from kvserver import errors
 from kvserver.commands.registry import DIRECT, Command, Flags
 from kvserver.config import Config, ConfigError
+from kvserver.edge import run_here
+from kvserver.extensions import is_added
 from kvserver.observe.log import get_logger
 from kvserver.protocol.decoder import ProtocolError
 from kvserver.protocol.replies import NULL_ARRAY, Deferred, Error, Reply, Set, SimpleString, Verbatim
@@ -62,6 +64,8 @@ _AT_ONCE: Final = 50
 """Commands of one client that are asked for together; their replies are in memory at the same time."""
 Publish = Callable[[bytes, bytes], object]
 _BY_SCRIPT: Final = "NOPERM scripts run at the backend, where nobody looks what this user may do"
+_TOO_SLOW: Final = "TRYAGAIN others changed the keys all the time; the command was not applied"
+_NOT_QUEUED: Final = "ERR a Python command is a transaction by itself, which a gateway cannot run within another"
 _UNKNOWN: Final = "ERR the backend was lost before it had answered: the command may have been applied, or not"
 _NOT_LET_IN: Final = "ERR the backend does not let the gateway in; the command was not applied"
 _NOT_APPLIED: Final = "TRYAGAIN the backend cannot be reached now; the command was not applied"
@@ -111,6 +115,8 @@ class Gateway:
 
         A script may touch what it does not name, and the backend knows this server's users as little as their limits.
         """
+        if session.transaction is not None and is_added(command.name):
+            return Error(_NOT_QUEUED)
         if command.name in ("eval", "evalsha") and not session.user.permissions.is_unlimited:
             return Error(_BY_SCRIPT)
         what = _REFUSED.get(command.name)
@@ -127,6 +133,8 @@ class Gateway:
         if id(words) in session.ahead:
             reply = session.ahead.pop(id(words))
             return lambda: reply
+        if is_added(command.name):
+            return lambda: self._run_here(session, command, words)
         asked, safe = tuple(words), Flags.READONLY in command.flags
         return lambda: self._ask(asked, safe=safe)
 
@@ -173,7 +181,10 @@ class Gateway:
     def _is_plain(self, words: list[bytes]) -> bool:
         """Whether a command is for the backend, and would be run there as it is."""
         command = DIRECT.get(words[0])
-        return command is not None and command.on_database and command.minimum <= len(words) <= command.maximum
+        return (
+            command is not None and command.on_database and not is_added(command.name)
+            and command.minimum <= len(words) <= command.maximum
+        )  # fmt: skip
 
     def _ask_ahead(self, session: Session, batch: list[list[bytes]]) -> None:
         pipeline = self._client.pipeline(raise_errors=False)
@@ -265,6 +276,12 @@ class Gateway:
         if watch is not None:
             watch.end()
 
+    def _run_here(self, session: Session, command: Command, words: Sequence[bytes]) -> Reply:
+        try:
+            return run_here(self._client, command, words, session.state.clock)
+        except KVError as error:
+            raise _error_of(error) from None
+
     def _ask(self, words: tuple[bytes, ...], *, safe: bool) -> Reply:
         options = self._client.options
         try:
@@ -337,7 +354,6 @@ class _Feed:
 def _check(config: Config) -> None:
     for name, is_set in (
         ("--data-dir", bool(config.data_dir)),
-        ("--load", bool(config.load)),
         ("--maxmemory", bool(config.maxmemory)),
         ("--cluster-mode", config.cluster_mode != "off"),
     ):
@@ -349,6 +365,8 @@ def _error_of(error: KVError) -> Error:
     """What a client of ours is told."""
     if isinstance(error, CrossSlotError):
         return Error(errors.CROSS_SLOT)
+    if isinstance(error, TransactionConflictError):
+        return Error(_TOO_SLOW)
     if isinstance(error, TransactionAbortedError):
         return Error(errors.EXEC_ABORTED)
     if isinstance(error, AuthError):  # what it says is of the gateway's password, not of the client's
