@@ -123,6 +123,16 @@ class Kept:
             case _:
                 raise ProtocolError("the server sent a tracking connection what is no invalidation")
 
+    def drop(self, keys: Iterable[bytes] | None) -> None:
+        """Keys, or all for None, are being changed. What of them is on its way is not kept either."""
+        if keys is None:
+            self._values.clear()
+            self._asked.clear()
+            return
+        for key in keys:
+            self._values.pop(key, None)
+            self._asked.pop(key, None)
+
     def forget(self) -> None:
         """Nobody tells of changes any more."""
         self.is_told = False
@@ -177,6 +187,18 @@ class NearCache(Generic[Out]):
         self._ended = threading.Event()
         self._connection = make()
         self._thread = threading.Thread(target=self._listen, name="kvclient-nearcache")
+
+    def start(self) -> None:
+        """Begin as a with block does, without waiting for a connection. Until there is one, nothing is kept."""
+        self._thread.start()
+
+    def drop(self, keys: Iterable[bytes] | None) -> None:
+        """Forget keys, as the server knows them; all of them for None.
+
+        Who calls it before a change and after sees that change at once, and not only when the server has told.
+        """
+        with self._lock:
+            self._kept.drop(keys)
 
     def __enter__(self) -> Self:
         self._connect()

@@ -254,7 +254,9 @@ def _queue(session: Session, transaction: Transaction, command: Command, words: 
         asked = (session, command, words)
         is_for_backend = gateway.runs(command)
         transaction.forwarded.append(
-            Forwarded(words, partial(_no_longer, *asked), partial(_account, *asked)) if is_for_backend else None
+            Forwarded(command, words, partial(_no_longer, *asked), partial(_account, *asked))
+            if is_for_backend
+            else None
         )
     return _QUEUED
 

@@ -38,7 +38,7 @@ from kvclient.protocol import Verbatim as TheirVerbatim
 from kvclient.serializers import PLAIN
 from kvclient.url import parse_url
 from kvserver import errors
-from kvserver.commands.registry import DIRECT, Command, Flags
+from kvserver.commands.registry import DIRECT, Command, Flags, key_places
 from kvserver.config import Config, ConfigError
 from kvserver.edge import run_here
 from kvserver.extensions import is_added
@@ -97,6 +97,9 @@ class Gateway:
         self._feeding = threading.Lock()  # guards the two below; held for no input or output
         self._feed: _Feed | None = None
         self._is_closed = False
+        self._near = self._client.near_cache(max_keys=config.backend_cache) if config.backend_cache else None
+        if self._near is not None:
+            self._near.start()
 
     def close(self) -> None:
         """Close the connections to the backend."""
@@ -105,6 +108,8 @@ class Gateway:
             feed, self._feed = self._feed, None
         if feed is not None:
             feed.stop()
+        if self._near is not None:
+            self._near.close()
         self._client.close()
         self._watchers.close()
 
@@ -135,8 +140,7 @@ class Gateway:
             return lambda: reply
         if is_added(command.name):
             return lambda: self._run_here(session, command, words)
-        asked, safe = tuple(words), Flags.READONLY in command.flags
-        return lambda: self._ask(asked, safe=safe)
+        return lambda: self._ask(command, tuple(words))
 
     def ahead(self, session: Session, commands: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
         """The commands that came together; the backend is asked for several at once before the first of them is run.
@@ -189,8 +193,8 @@ class Gateway:
     def _ask_ahead(self, session: Session, batch: list[list[bytes]]) -> None:
         pipeline = self._client.pipeline(raise_errors=False)
         futures = [pipeline.execute(*words) for words in batch]
-        with contextlib.suppress(KVError):  # whatever was not answered knows why
-            pipeline.run()
+        with self._changing([(DIRECT[words[0]], words) for words in batch]), contextlib.suppress(KVError):
+            pipeline.run()  # whatever was not answered knows why
         for words, future in zip(batch, futures, strict=True):
             error = future.error()
             is_lost = error is not None and not isinstance(error, ServerError)
@@ -241,7 +245,8 @@ class Gateway:
             refused = [None if each is None else each.refusal() for each in transaction.forwarded]
             asked = zip(transaction.forwarded, refused, strict=True)
             sent = [each.words for each, error in asked if each is not None and error is None]
-            results = iter(self._together(watch, sent)) if sent or watch else iter(())
+            with self._changing([(each.command, each.words) for each in transaction.forwarded if each is not None]):
+                results = iter(self._together(watch, sent)) if sent or watch else iter(())
             for each in transaction.forwarded:
                 if each is not None:
                     each.account()
@@ -278,16 +283,37 @@ class Gateway:
 
     def _run_here(self, session: Session, command: Command, words: Sequence[bytes]) -> Reply:
         try:
-            return run_here(self._client, command, words, session.state.clock)
+            with self._changing([(command, words)]):
+                return run_here(self._client, command, words, session.state.clock)
         except KVError as error:
             raise _error_of(error) from None
 
-    def _ask(self, words: tuple[bytes, ...], *, safe: bool) -> Reply:
+    def _ask(self, command: Command, words: tuple[bytes, ...]) -> Reply:
         options = self._client.options
         try:
-            return _reply(self._client.run(words, to.anything, safe, options.timeout, options.retries))
+            # What is kept is never null, and null may also be what another type than strings looks like there.
+            if self._near is not None and command.name == "get" and (kept := self._near.get(words[1])) is not None:
+                return kept
+            with self._changing([(command, words)]):
+                safe = Flags.READONLY in command.flags
+                return _reply(self._client.run(words, to.anything, safe, options.timeout, options.retries))
         except KVError as error:
             raise _error_of(error) from None
+
+    @contextlib.contextmanager
+    def _changing(self, commands: Sequence[tuple[Command, Sequence[bytes]]]) -> Iterator[None]:
+        """For a with block in which the backend runs these: what they change is not answered from here any more."""
+        near = self._near
+        changed = [] if near is None else [_keys_of(*each) for each in commands if _changes(each[0])]
+        if near is None or not changed:
+            yield
+            return
+        keys = None if None in changed else [key for some in changed for key in some or ()]
+        near.drop(keys)
+        try:
+            yield
+        finally:
+            near.drop(keys)
 
     def _together(self, watch: Watch[Any, Any] | None, sent: Sequence[Sequence[bytes]]) -> list[Reply]:
         """The replies to commands of one transaction, errors among them.
@@ -349,6 +375,20 @@ class _Feed:
                         get_logger().warning("gateway.messages_lost", gaps=gaps)
             except KVError as error:  # it is refused; whoever subscribes next has it begin anew
                 get_logger().warning("gateway.listening_ended", exception=type(error).__name__)
+
+
+def _changes(command: Command) -> bool:
+    return Flags.WRITE in command.flags or command.name in ("eval", "evalsha")
+
+
+def _keys_of(command: Command, words: Sequence[bytes]) -> list[bytes] | None:
+    """The keys that a command may change; None for all, or nobody knows which."""
+    if command.keys is None or command.name in ("eval", "evalsha"):
+        return None
+    try:
+        return [words[place] for place in key_places(command, words)]
+    except Error:  # the backend will say so
+        return []
 
 
 def _check(config: Config) -> None:

@@ -58,11 +58,13 @@ class Forwarded(NamedTuple):
     """A queued command that the backend is to run.
 
     Attributes:
+        command: its entry in the table.
         words: the command.
         refusal: gives why the user may not run it any more, if that is so by then.
         account: counts that it was run, and how long that took.
     """
 
+    command: Command
     words: list[bytes]
     refusal: Callable[[], Error | None]
     account: Callable[[], object]

@@ -42,7 +42,10 @@ class ClusterNearCache(NearCache[Out]):
         prefixes: Iterable[Key],
         max_keys: int,
     ) -> None:
-        super().__init__(client, router.listening, unpack, within, prefixes, max_keys)
+        # The one connection of the base is never opened: here there are several.
+        super().__init__(
+            client, lambda: router.listening_to(next(iter(router.members()))), unpack, within, prefixes, max_keys
+        )
         self._router = router
         self._waker = Waker()
         self._slots: SlotMap | None = None  # whose primaries tell of changes

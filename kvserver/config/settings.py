@@ -290,6 +290,12 @@ class Config:
         "Be a gateway: have another server or a cluster run what is about data, as valkey+cluster://HOST:PORT,HOST:PORT"
         " (valkeys+cluster:// with TLS) or valkey://HOST:PORT. This server then keeps no data.",
     )
+    backend_cache: int = _option(
+        0,
+        count(0, 2**31 - 1),
+        "Of a gateway: of how many keys to keep values for GET. The backend tells of changes; other clients' are seen "
+        "when that has arrived, those made through this gateway at once.",
+    )
     data_dir: str = _option(
         "",
         PATH,

@@ -229,6 +229,47 @@ def test_cursors_that_are_none(gateway: kvserver.Server, cluster: Cluster, curso
         assert ours.ask("SCAN", cursor) == theirs.ask("SCAN", cursor) == b"-ERR invalid cursor\r\n"
 
 
+def test_values_that_are_kept(cluster: Cluster) -> None:
+    """Who changes something through the gateway sees it at once, others as soon as the cluster has told."""
+    with (
+        kvserver.Server(port=0, backend=cluster.url, backend_cache=1000) as server,
+        kvclient.connect(server.url, timeout=20) as kv,
+        kvclient.connect(cluster.url, timeout=20) as behind,
+    ):
+        gateway = server._state.gateway
+        assert gateway is not None
+        assert gateway._near is not None
+        until(lambda: gateway._near._kept.is_told)  # type: ignore[union-attr]
+
+        def own(number: int) -> None:
+            for value in range(100):
+                kv.set(f"{{u}}{number}", value)
+                assert kv.get(f"{{u}}{number}") == b"%d" % value
+                with kv.transaction() as transaction:
+                    transaction.incr(f"{{u}}{number}")
+                assert kv.get(f"{{u}}{number}") == b"%d" % (value + 1)
+                with kv.pipeline() as pipeline:
+                    pipeline.incr(f"{{u}}{number}")
+                    pipeline.incr(f"{{u}}{number}")
+                assert kv.get(f"{{u}}{number}") == b"%d" % (value + 3)
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(own, range(4)))
+        kv.set("k", "v")
+        hits = gateway._near.statistics.hits
+        assert [kv.get("k") for _ in range(50)] == [b"v"] * 50
+        assert gateway._near.statistics.hits >= hits + 48
+        behind.set("k", "changed")
+        until(lambda: kv.get("k") == b"changed")
+        kv.execute("EVAL", "return redis.call('set', KEYS[1], 'by a script')", 1, "k")
+        assert kv.get("k") == b"by a script"
+        kv.flushall()
+        assert kv.get("k") is None
+        behind.execute("LPUSH", "list", "x")
+        with pytest.raises(kvclient.errors.WrongTypeError):
+            kv.get("list")
+
+
 def test_settings_about_data_are_refused(gateway: kvserver.Server) -> None:
     with Wire(gateway.port) as wire:
         for name, value in (("maxmemory", "1mb"), ("notify-keyspace-events", "KEA")):
