@@ -55,6 +55,7 @@ ALSO_THROUGH_A_GATEWAY: Final = {
     "test_when_all_is_quiet_it_agrees": _TRACKING,
     "test_by_tasks": _TRACKING,
     "test_server_commands": "a gateway does not wait for replicas",
+    "test_pipelines": "ten thousand commands at once, for which a gateway needs longer than a client waits",
 }
 """Beside those, what cannot be run through a gateway."""
 FINE_THROUGH_A_GATEWAY: Final = {

@@ -148,7 +148,7 @@ def killed_again_and_again(source: kvclient.Client, target: kvclient.Client, pat
 
 @pytest.mark.parametrize(("kind", "other"), [("kvserver", "valkey"), ("valkey", "kvserver")])
 def test_killed_and_started_again(start: Start, tmp_path: Path, kind: str, other: str) -> None:
-    killed_again_and_again(start(kind), start(other), tmp_path, seed=3, kills=5)
+    killed_again_and_again(start(kind), start(other), tmp_path, seed=3, kills=3)
 
 
 @pytest.mark.slow

@@ -83,6 +83,7 @@ def test_a_primary_of_the_source_dies(single: kvclient.Client) -> None:
         assert_equal(source, single)
 
 
+@pytest.mark.slow
 def test_a_primary_of_the_target_dies(single: kvclient.Client) -> None:
     with real_cluster() as cluster, kvclient.connect(cluster.url, timeout=30) as target:
         fill(single, 4000)
