@@ -100,6 +100,8 @@ def with_settings(config: Config, settings: dict[str, Any]) -> Config:
             values[name] = value
             continue
         option = known[name]
+        if value is None and option.default == "":  # none of it, as an empty text says elsewhere
+            value = ""
         text = option.kind.show(value) if not isinstance(value, str) else value
         values[name] = option.parse(text, name)
     return replace(config, **values)

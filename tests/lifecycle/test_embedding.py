@@ -96,6 +96,12 @@ def test_unknown_settings_are_told() -> None:
         kvserver.Server(port=70000)
 
 
+def test_none_is_no_name_of_a_directory() -> None:
+    with kvserver.Server(port=0, data_dir=None, unix_socket=None) as server:
+        assert server._state.config.data_dir == ""
+        assert server._state.config.unix_socket == ""
+
+
 def test_both_loopback_addresses() -> None:
     with kvserver.Server(port=0) as server:
         assert ask(server.port, b"PING\r\n") == b"+PONG\r\n"
