@@ -288,7 +288,8 @@ class Config:
         ServerURL(),
         SERVER_URL,
         "Be a gateway: have another server or a cluster run what is about data, as valkey+cluster://HOST:PORT,HOST:PORT"
-        " (valkeys+cluster:// with TLS) or valkey://HOST:PORT. This server then keeps no data.",
+        " (valkeys+cluster:// with TLS) or valkey://HOST:PORT. This server then keeps no data. "
+        "A password in it can be seen among the processes: rather set the environment variable.",
     )
     backend_cache: int = _option(
         0,
