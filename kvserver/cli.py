@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"kvserver: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
-    return _serve(server, signals, settings.data_dir or "in memory only")
+    return _serve(server, signals, settings.data_dir or str(settings.backend) or "in memory only")
 
 
 def _log_file(path: str) -> LogFile | None:

@@ -134,17 +134,17 @@ class ServerURL:
     def __bool__(self) -> bool:
         return bool(self.text)
 
+    def __str__(self) -> str:
+        """As it may be shown: without the password."""
+        scheme, _, rest = self.text.partition("://")
+        user, at, place = rest.rpartition("@")
+        return f"{scheme}://{user.partition(':')[0]}:(hidden)@{place}" if at else self.text
+
 
 def _server_url(text: str) -> ServerURL:
     if text and "://" not in text:
         raise ValueError("a URL such as valkey+cluster://HOST:PORT,HOST:PORT")
     return ServerURL(text)
-
-
-def _show_server_url(url: ServerURL) -> str:
-    scheme, _, rest = url.text.partition("://")
-    user, at, place = rest.rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}:(hidden)@{place}" if at else url.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ PATH = Kind("PATH", str)
 HOSTS = Kind("HOST[,HOST...]", _hosts, " ".join)
 NAMES = Kind("NAME[,NAME...]", _names, " ".join)
 PASSWORD = Kind("PASSWORD", hash_password, _show_password)
-SERVER_URL = Kind("URL", _server_url, _show_server_url)
+SERVER_URL = Kind("URL", _server_url)
 OUTPUT_LIMITS = Kind("CLASS HARD SOFT SECONDS", _output_limits, _show_output_limits)
 EVENT_CLASSES = Kind("CLASSES", _event_classes)
 
