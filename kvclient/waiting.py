@@ -48,3 +48,7 @@ class Waker:
         """Close the sockets."""
         self._reader.close()
         self._writer.close()
+
+    def __del__(self) -> None:  # of what was made and never entered
+        with contextlib.suppress(AttributeError):  # no descriptors were left for it
+            self.close()

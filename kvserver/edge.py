@@ -41,7 +41,7 @@ def run_here(client: Client, command: Command, words: Sequence[bytes], clock: Ca
     if not keys:
         raise Error(_NO_KEYS.format(command.name.upper()))
 
-    def work(transaction: WatchingTransaction) -> Reply:
+    def work(transaction: WatchingTransaction) -> Reply | Error:
         database = Keyspace(1, clock).databases[0]
         for key in keys:
             value = transaction.now.get(key)
@@ -49,9 +49,12 @@ def run_here(client: Client, command: Command, words: Sequence[bytes], clock: Ca
             if value is not None:
                 database.load(key, value, deadline if deadline > 0 else None)
         before = {key: _state(database, key) for key in keys}
-        reply = _run(database, command, words)
+        try:
+            reply = _run(database, command, words)
+        except Error as error:  # raised in here, it would cost the connection
+            return error
         if set(database.live_keys()()) - set(keys):
-            raise Error(_STRAY.format(command.name.upper()))
+            return Error(_STRAY.format(command.name.upper()))
         for key in keys:
             value, until = _state(database, key)
             if (value, until) == before[key]:
@@ -60,9 +63,14 @@ def run_here(client: Client, command: Command, words: Sequence[bytes], clock: Ca
                 transaction.delete(key)
             else:
                 transaction.execute("SET", key, value, *(() if until is None else ("PXAT", until)))
+        if not len(transaction):
+            transaction.exists(*keys)  # with nothing to run, nobody would say whether the keys were read together
         return reply
 
-    return client.transaction(work, watch=keys)
+    outcome = client.transaction(work, watch=keys)
+    if isinstance(outcome, Error):
+        raise outcome
+    return outcome
 
 
 def _run(database: Database, command: Command, words: Sequence[bytes]) -> Reply:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kvclient.cluster.slots import SlotMap
     from kvclient.commands.base import Args
     from kvclient.connection import Connection
+    from kvclient.pool import Pool
     from kvclient.protocol import Key, Reply
     from kvclient.transaction import Transaction, WatchingTransaction
 
@@ -99,27 +100,22 @@ class ClusterClient(Client[In, Out]):
     ) -> T:
         """As Client.transaction() with keys to watch, which have to be in one slot, and all others with them."""
         manner, keys = self._manner(timeout), [*watch]
+        return self._at_owner(keys, manner.timeout, lambda pool: watching(pool, work, keys, manner))
+
+    def watch(self, *keys: Key) -> Watch[In, Out]:
+        """Watch keys of one slot, step by step; see Client.watch()."""
+        manner = self._manner(None)
+        return self._at_owner(keys, manner.timeout, lambda pool: Watch(pool, manner, keys))
+
+    def _at_owner(self, keys: Iterable[Key], timeout: float, action: Callable[[Pool], T]) -> T:
+        """What `action` returns at the node that has these keys; done again where they have moved, within the time."""
         slot = one_slot((prefixed(self._prefix, key) for key in keys), "WATCH") or 0
-        nodes, deadline = self._pool, _monotonic() + manner.timeout
+        nodes, deadline = self._pool, _monotonic() + timeout
         route = Route(slot, safe=False, again=True)
         while True:
             address, seen = nodes.owner(slot, deadline), nodes.slots
             try:
-                return watching(nodes.pool(address), work, keys, manner)
-            except KVError as error:
-                step = route.after_together(error, address, deadline - _monotonic())
-            nodes.pause(step.pause)
-            nodes.look_again(seen, deadline, first=step.address, last=route.failed)
-
-    def watch(self, *keys: Key) -> Watch[In, Out]:
-        """Watch keys of one slot, step by step; see Client.watch()."""
-        manner, nodes = self._manner(None), self._pool
-        slot = one_slot((prefixed(self._prefix, key) for key in keys), "WATCH") or 0
-        deadline, route = _monotonic() + manner.timeout, Route(slot, safe=False, again=True)
-        while True:
-            address, seen = nodes.owner(slot, deadline), nodes.slots
-            try:
-                return Watch(nodes.pool(address), manner, keys)
+                return action(nodes.pool(address))
             except KVError as error:
                 step = route.after_together(error, address, deadline - _monotonic())
             nodes.pause(step.pause)

@@ -223,7 +223,7 @@ class Faults:
         return self._add_for_disk(Kind.SLOW, seconds=seconds)
 
     def clear(self) -> None:
-        """Forget all rules; what waits because of one goes on."""
+        """Forget all rules; what waits for them on a connection goes on, a direct() call waits its time."""
         with self._lock:
             self.rules = ()
             self._cleared.set()

@@ -113,3 +113,46 @@ def test_what_cannot_be(cluster: Cluster, kv: kvclient.Client) -> None:
         behind.execute("LPUSH", "list", "x")
     with pytest.raises(ServerError, match="WRONGTYPE"):
         kv.execute("T.TAKE", "list", 1, 1)
+
+
+def test_a_failure_costs_no_connection() -> None:
+    with (
+        kvserver.Server(port=0) as data,
+        kvserver.Server(port=0, backend=data.url) as server,
+        kvclient.connect(server.url) as client,
+        kvclient.connect(data.url) as behind,
+    ):
+        before = _connections(behind)
+        for _ in range(20):
+            with pytest.raises(ServerError, match="not enough"):
+                client.execute("T.MOVE", "a", "b", 1)
+            with pytest.raises(ServerError, match="does not name"):
+                client.execute("T.ODD", "k", "stray")
+        assert _connections(behind) - before <= 2
+
+
+def test_what_only_reads_has_read_at_one_moment() -> None:
+    with (
+        kvserver.Server(port=0) as data,
+        kvserver.Server(port=0, backend=data.url) as server,
+        kvclient.connect(server.url) as client,
+        kvclient.connect(data.url) as behind,
+    ):
+        runs = []
+
+        @command("T.SUM", keys=(1, 2, 1))
+        def total(data: Data, one: bytes, other: bytes) -> int:
+            runs.append(one)
+            if len(runs) == 1:
+                behind.mset({"a": 5, "b": 5})
+            return int(data.get(one) or 0) + int(data.get(other) or 0)
+
+        behind.mset({"a": 1, "b": 1})
+        assert client.execute("T.SUM", "a", "b") == 10
+        assert len(runs) == 2
+
+
+def _connections(client: kvclient.Client) -> int:
+    """How many this server has had."""
+    line = next(line for line in bytes(client.execute("INFO", "stats")).splitlines() if b"total_conn" in line)  # type: ignore[arg-type]
+    return int(line.split(b":")[1])
