@@ -6,6 +6,8 @@ and started again, and slots moved, as a test wants. Waiting is by asking the no
 
 from __future__ import annotations
 
+import itertools
+import random
 import signal
 import socket
 import subprocess
@@ -22,7 +24,10 @@ from conformance.oracle import Wire, parse
 SLOTS = 16384
 PATIENCE = 60.0
 _BUS = 10_000
-"""The port of the nodes among themselves is so much higher; so a node's own is at most 55,535."""
+"""The port of the nodes among themselves is so much higher."""
+_PORTS = range(11_000, 21_000)
+"""Below those that the system gives to outgoing connections, with the other port, too: none takes one meanwhile."""
+_ports = itertools.islice(itertools.cycle(_PORTS), random.SystemRandom().randrange(len(_PORTS)), None)
 _PAUSE = 0.02
 """Seconds between two looks at a node that is another process's, and tells nobody when it is ready."""
 
@@ -233,12 +238,9 @@ def until(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
 
 def free_port() -> int:
     """A port that is free, as is the one that the nodes use among themselves."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if port + _BUS > 65535:
-                continue
-            with suppress(OSError):
-                bus.bind(("127.0.0.1", port + _BUS))
-                return port
+    for port in _ports:
+        with socket.socket() as own, socket.socket() as bus, suppress(OSError):
+            own.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + _BUS))
+            return port
+    raise AssertionError("the ports go round")
