@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 _MOST_CONNECTIONS = 64
 _FOR_PROBES = 16
 """Connections beyond these, which get an answer to /healthz and /readyz, and to nothing else. When they are taken, too,
-whoever has sent no request for longest makes room: those who only hold connections keep no probe out."""
+the oldest one that has sent no request yet, or has its response already, makes room: those who only hold connections
+keep no probe out."""
 _MOST_STREAMS = 16
 """Live pages at a time. They may stay for days; the rest of the connections is for what ends soon."""
 _REQUEST_SECONDS = 5.0
@@ -164,14 +165,14 @@ class WebServer:
             self._refuse(sock, "no_thread", HTTPStatus.SERVICE_UNAVAILABLE, _BUSY)
 
     def _make_room(self, served: list[_Connection]) -> bool:
-        """End the one that has waited for its request for longest, if one does; whether there is room, or soon will be.
+        """End the oldest connection that is idle, if one is; whether there is room, or soon will be.
 
-        Its request may arrive at this moment, and is then lost: the client sees a connection reset, as it would have
-        a moment before.
+        Its request may arrive at this moment, and is then lost, or the end of its response may be: the client sees a
+        connection reset, as one that is refused would have.
         """
         if len(served) >= 2 * _MOST_CONNECTIONS:  # those that were ended have not gone yet
             return False
-        oldest = next((connection for connection in served if connection.is_waiting), None)
+        oldest = next((connection for connection in served if connection.is_idle), None)
         if oldest is not None:
             self._site.count_refusal("too_many")
             get_logger().info("web.refused", why="too_many")
@@ -195,11 +196,13 @@ class _Connection:
         self._sock, self._visitor, self._site, self._streams = sock, visitor, site, streams
         self._exchange = Exchange()
         self.is_for_probes = False  # set before it starts
-        self.is_waiting = True  # for its request. Cleared by its thread, and by who ends it; read by the accept thread
+        # Its request has not arrived, or its response has been sent. Set by its thread, cleared by that and by who
+        # ends it; read by the accept thread, which at worst ends one connection too many.
+        self.is_idle = True
 
     def abort(self) -> None:
         """End it, from another thread."""
-        self.is_waiting = False
+        self.is_idle = False
         with contextlib.suppress(OSError):  # it has ended
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -208,6 +211,7 @@ class _Connection:
         try:
             with self._visitor:
                 self._serve()
+            self.is_idle = True
             self._linger()
         except TimeoutError:
             self._site.count_refusal("stalled")
@@ -221,7 +225,7 @@ class _Connection:
         try:
             deadline = time.monotonic() + _REQUEST_SECONDS
             request = self._receive(self._exchange.feed_head, deadline)
-            self.is_waiting = False
+            self.is_idle = False
             if self.is_for_probes and not self._site.is_probe(request):
                 raise RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, "too_many", _BUSY)
             answer = self._site.admit(request, self._visitor)

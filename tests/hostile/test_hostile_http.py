@@ -53,9 +53,9 @@ def test_a_hundred_browsers_that_never_read(besiege: Besiege, monkeypatch: pytes
             assert first.count(b"HTTP/1.1 503") > 0  # they were told to come later
             siege.bystander.is_served()
             deadline = time.monotonic() + PATIENCE
-            while b"200" not in answer(siege, GET) and time.monotonic() < deadline:
+            while not (is_well := b"200" in answer(siege, GET)) and time.monotonic() < deadline:
                 pass
-            assert b"200" in answer(siege, GET)
+            assert is_well
         siege.bystander.is_served()
 
 
@@ -183,6 +183,16 @@ def test_who_does_not_take_the_answer_keeps_no_probe_out(besiege: Besiege, monke
             until_taken(siege, web_server._MOST_CONNECTIONS)
             assert b" 200 " in answer(siege, GET)
             assert b" 503 " in answer(siege, METRICS)
+
+
+def test_who_stays_after_the_answer_keeps_no_probe_out(besiege: Besiege, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "_LINGER_SECONDS", 600.0)
+    everybody = web_server._MOST_CONNECTIONS + web_server._FOR_PROBES
+    with besiege(metrics_port=0, log_lines=3) as siege, many(siege, everybody, METRICS) as socks:
+        for sock in socks:
+            assert read_all(sock)  # to its end: from here on only the client keeps it open
+        for _ in range(20):
+            assert b" 200 " in answer(siege, GET)
 
 
 def test_more_connections_than_it_takes(besiege: Besiege, monkeypatch: pytest.MonkeyPatch) -> None:
