@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,15 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def join_all_but(others: set[threading.Thread], seconds: float = 20) -> None:
+    """Wait until only the other threads are left. Those that are left may start more meanwhile."""
+    while left := set(threading.enumerate()) - others:
+        # One that is listed and not alive has not begun yet, and cannot be joined, or has just ended.
+        for thread in filter(threading.Thread.is_alive, left):
+            thread.join(seconds)
+            assert not thread.is_alive(), thread
 
 
 def open_descriptors() -> int:

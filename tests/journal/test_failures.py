@@ -17,6 +17,7 @@ import redis
 from conformance.oracle import Wire, request
 from journal.conftest import contents
 from journal.test_recovery import increment
+from support import join_all_but
 
 import kvserver
 from kvserver.connection import Connection
@@ -148,8 +149,7 @@ def test_a_server_in_a_program_ends_by_itself(data: Path, disk: Disk) -> None:
         disk.fdatasync = fails(errno.EIO)
         with pytest.raises(ConnectionError):
             wire.ask("SET", "lost", 1)
-    while left := set(threading.enumerate()) - before:  # the last of them is the one that stops the server
-        left.pop().join(PATIENCE)
+    join_all_but(before)  # the last of them is the one that stops the server
     server.stop()
 
 

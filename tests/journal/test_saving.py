@@ -13,6 +13,7 @@ from conformance.oracle import Wire
 from journal.conftest import contents
 from journal.oracles import await_rewrite
 from journal.test_recovery import fill, increment
+from support import join_all_but
 
 import kvserver
 from kvserver.journal import rewrite as rewriting
@@ -194,8 +195,7 @@ def test_shutdown_of_an_embedded_server() -> None:
     server = kvserver.Server(port=0).start()
     with Wire(server.port) as wire, pytest.raises(ConnectionError):
         wire.ask("SHUTDOWN")
-    while left := set(threading.enumerate()) - before:  # the last of them is the one that stops the server
-        left.pop().join(10)
+    join_all_but(before)  # the last of them is the one that stops the server
     assert server.stop()
 
 
