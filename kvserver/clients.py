@@ -54,10 +54,10 @@ class Clients:
             return [session for session, _ in self._open.values()]
 
     def end(self, session: Session) -> bool:
-        """End another connection; whether it was still open."""
+        """End another connection; whether it was still open, and nobody had ended it before."""
         with self._lock:
             entry = self._open.get(session.id)
-            if entry is None:
+            if entry is None or session.dropped:
                 return False
             entry[1]()
             return True

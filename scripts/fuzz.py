@@ -51,9 +51,10 @@ class Target:
         self.process, self.log = process, log
         self.port = int(process.stdout.readline().rpartition(":")[2])
         self._proc = Path(f"/proc/{process.pid}")
-        self.at_start = self.left()
         self._probe = self.connect()
         self._number = 0
+        self.check()  # once somebody was served, whatever serves has been opened
+        self.at_start = self.left()
 
     def left(self) -> tuple[int, int]:
         """How many threads and descriptors there are."""
@@ -83,8 +84,7 @@ class Target:
                 raise FoundError(f"in the server's log: {line[:300]}")
 
     def settle(self) -> None:
-        """See that nothing is left, once all have gone."""
-        self._probe.close()
+        """See that nothing is left, once all others have gone."""
         until = time.monotonic() + PATIENCE
         while (now := self.left()) != self.at_start:
             if time.monotonic() > until:

@@ -177,7 +177,7 @@ def client_kill(session: Session, *words: bytes) -> Reply:
     """Closes connections: the one from an address, or all that the filters pick; then returns how many."""
     if len(words) == 1:
         address = words[0].decode("utf-8", "surrogateescape")
-        victims = [other for other in session.state.clients.sessions() if other.address == address]
+        victims = [other for other in session.state.clients.sessions() if other.address == address and not other.dropped]
         if not victims:
             raise Error(errors.NO_SUCH_CLIENT)
         _kill(session, victims)
@@ -192,8 +192,10 @@ def _kill(session: Session, victims: Iterable[Session]) -> int:
         if victim is session:
             session.leaving = True  # this thread still has the reply to send
             killed += 1
-        else:
-            killed += session.state.clients.end(victim)
+        elif session.state.clients.end(victim):
+            # Its thread does this too, in a moment; but whoever has the reply to KILL may ask who is subscribed.
+            session.state.pubsub.leave(victim)
+            killed += 1
     return killed
 
 
@@ -224,7 +226,7 @@ def _filter(session: Session, words: tuple[bytes, ...], *, skip_me: bool) -> lis
     return [
         other
         for other in session.state.clients.sessions()
-        if not (skip_me and other is session) and all(test(other) for test in tests.values())
+        if not (other.dropped or (skip_me and other is session)) and all(test(other) for test in tests.values())
     ]
 
 

@@ -128,6 +128,24 @@ def test_a_blocked_connection_can_be_ended(port: int) -> None:
         assert victim.ends(b"") in (b"", b"(reset)")
 
 
+def test_who_has_been_ended_is_nobody_s_peer_any_more(server: kvserver.Server) -> None:
+    """Not even while its thread is still busy with a command."""
+    with Wire(server.port) as killer, Wire(server.port) as victim:
+        victim.ask("HELLO", 3)
+        number = parse(victim.ask("CLIENT", "ID"))
+        victim.run([b"SUBSCRIBE", b"a"], [b"PSUBSCRIBE", b"p*"], [b"SSUBSCRIBE", b"s"])
+        victim.send(b"DEBUG SLEEP 1\r\n")
+        while b" cmd=debug" not in killer.ask("CLIENT", "LIST", "ID", str(number)):
+            pass
+        assert killer.ask("CLIENT", "KILL", "TYPE", "pubsub") == b":1\r\n"
+        assert killer.ask("CLIENT", "KILL", "TYPE", "pubsub") == b":0\r\n"
+        assert killer.ask("CLIENT", "KILL", "ID", str(number)) == b":0\r\n"
+        assert killer.ask("PUBLISH", "a", "x") == killer.ask("PUBLISH", "p", "x") == b":0\r\n"
+        assert killer.ask("PUBSUB", "NUMPAT") == killer.ask("SPUBLISH", "s", "x") == b":0\r\n"
+        assert b" cmd=debug" not in killer.ask("CLIENT", "LIST")
+        assert victim.ends(b"") in (b"", b"(reset)")
+
+
 def test_idle_time_and_who_counts_as_using_a_key() -> None:
     now = 1_000_000
     with kvserver.Server(port=0, clock=lambda: now) as server, Wire(server.port) as user, Wire(server.port) as watcher:
