@@ -177,7 +177,9 @@ def client_kill(session: Session, *words: bytes) -> Reply:
     """Closes connections: the one from an address, or all that the filters pick; then returns how many."""
     if len(words) == 1:
         address = words[0].decode("utf-8", "surrogateescape")
-        victims = [other for other in session.state.clients.sessions() if other.address == address and not other.dropped]
+        victims = [
+            other for other in session.state.clients.sessions() if other.address == address and not other.dropped
+        ]
         if not victims:
             raise Error(errors.NO_SUCH_CLIENT)
         _kill(session, victims)
