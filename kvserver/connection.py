@@ -16,7 +16,6 @@ import errno
 import select
 import selectors
 import socket
-import struct
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from kvserver.buffers import STEP, Part
-from kvserver.dispatch import execute, log_large_reply
+from kvserver.dispatch import execute, note_reply
 from kvserver.journal.writer import Journal
 from kvserver.observe.log import get_logger
 from kvserver.observe.stats import End
@@ -33,8 +32,9 @@ from kvserver.protocol.decoder import STRANGER, CommandTooLongError, Decoder, Li
 from kvserver.protocol.encoder import encode_error
 from kvserver.protocol.replies import Reply, Several
 from kvserver.pushes import PushQueue
-from kvserver.sending import LARGE, gather, send_parts
+from kvserver.runs import execute_run
 from kvserver.session import Replies, Session
+from kvserver.sockets import LARGE, add_large, gather, send_parts, set_timeout
 
 if TYPE_CHECKING:  # not otherwise, since ssl is slow to import
     from kvserver.tls import TLSStream
@@ -50,6 +50,8 @@ _Selector: type[selectors.PollSelector | selectors.SelectSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
 """For a connection that waits for two things. Unlike epoll it needs no descriptor of its own."""
+_RUN = 4
+"""Commands from which on it is worth looking whether they can be run together."""
 _HAND_OVER = 16 * 1024
 """Bytes of replies that the journal's thread may be left to send. They nearly always fit into the socket's buffer."""
 _SEND_NOW: int = getattr(socket, "MSG_DONTWAIT", 0)
@@ -238,31 +240,21 @@ class Connection:
         """Run a batch of commands and send the replies, those before a protocol error included."""
         session = self._session
         replies: list[bytes] = []
-        count = waiting = 0
-        large = session.state.large_reply
+        waiting = 0
         self._refusing = session.state.refuses_writes is not None
-        is_strange = not session.authenticated
-        run = self._run_command
+        may_run = isinstance(commands, list) and len(commands) >= _RUN and self._run_command is execute
+        following = iter(commands)
         try:
-            for count, words in enumerate(commands, 1):  # noqa: B007 - counted here, added up once
-                if session.pushes is not None:  # what came before this command goes before its reply
-                    replies += [message.encode(session.protocol) for message in session.pushes.take()]
-                reply = run(session, words)
-                if is_strange and session.authenticated:
-                    self._decoder.limits, is_strange = session.state.limits, False
-                if session.replies is not _ON and not self._is_answered(reply):
-                    if session.leaving:
-                        break
-                    continue
-                if reply.__class__ is bytes and len(reply) >= LARGE:
-                    size = _add_large(replies, reply)
-                else:
-                    encoded = session.encoding[reply.__class__](reply)
-                    replies.append(encoded)
-                    size = len(encoded)
-                waiting += size
-                if size > large:
-                    log_large_reply(session, words, size)
+            words = next(following, None)
+            while words is not None:
+                ready: list[Reply] = []
+                if may_run and session.replies is _ON:
+                    words = execute_run(session, words, following, ready)
+                if ready:
+                    waiting += self._add_run(ready, replies)
+                elif words is not None:
+                    waiting += self._answer_one(words, replies)
+                    words = next(following, None)
                 if waiting >= _SEND_AT:
                     self._send(replies)
                     session.since = time.monotonic_ns()  # what the client was slow to take is not the next one's time
@@ -272,9 +264,46 @@ class Connection:
                 if session.leaving:
                     break
         finally:
-            session.commands += count
             if replies and not session.dropped:
                 self._send(replies)
+
+    def _answer_one(self, words: list[bytes], replies: list[bytes]) -> int:
+        """Run one command and add its reply; how many bytes that has."""
+        session = self._session
+        if session.pushes is not None:  # what came before this command goes before its reply
+            replies += [message.encode(session.protocol) for message in session.pushes.take()]
+        was_strange = not session.authenticated
+        reply = self._run_command(session, words)
+        session.commands += 1
+        if was_strange and session.authenticated:
+            self._decoder.limits = session.state.limits
+        if session.replies is not _ON and not self._is_answered(reply):
+            return 0
+        if reply.__class__ is bytes and len(reply) >= LARGE:
+            size = add_large(replies, reply)
+        else:
+            encoded = session.encoding[reply.__class__](reply)
+            replies.append(encoded)
+            size = len(encoded)
+        if size > session.state.large_reply:
+            note_reply(session, words, size)
+        return size
+
+    def _add_run(self, ready: list[Reply], replies: list[bytes]) -> int:
+        """Add the replies of a run; how many bytes they have."""
+        session = self._session
+        session.commands += len(ready)
+        if session.pushes is not None:
+            replies += [message.encode(session.protocol) for message in session.pushes.take()]
+        last, size = ready[-1], 0
+        if last.__class__ is bytes and len(last) >= LARGE:
+            ready.pop()
+        encode = session.encoding
+        encoded = [encode[reply.__class__](reply) for reply in ready]
+        replies += encoded
+        if last.__class__ is bytes and len(last) >= LARGE:
+            size = add_large(replies, last)
+        return size + sum(map(len, encoded))
 
     def _is_answered(self, reply: Reply) -> bool:
         """Whether CLIENT REPLY lets the command just run be answered. Subscriptions are always confirmed."""
@@ -467,22 +496,3 @@ class Connection:
             raise _InputTimeoutError(End.HALF_COMMAND)
         set_timeout(self._sock, socket.SO_RCVTIMEO, max(0.001, deadline - now))
         return deadline
-
-
-def set_timeout(sock: socket.socket, option: int, seconds: float) -> None:
-    """Set ``SO_RCVTIMEO`` or ``SO_SNDTIMEO`` of a blocking socket; 0 waits for ever.
-
-    When it passes without a byte, ``recv`` or ``send`` raises BlockingIOError.
-    """
-    if sys.platform == "win32":
-        sock.setsockopt(socket.SOL_SOCKET, option, int(seconds * 1000))
-    else:
-        whole = int(seconds)
-        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", whole, int((seconds - whole) * 1_000_000)))
-
-
-def _add_large(replies: list[bytes], value: bytes) -> int:
-    """Add a bulk string in parts, so that its text is not copied; how many bytes it has."""
-    header = b"$%d\r\n" % len(value)
-    replies += (header, value, b"\r\n")
-    return len(header) + len(value) + 2

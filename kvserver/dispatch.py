@@ -58,12 +58,12 @@ def execute(session: Session, words: list[bytes]) -> Reply:
     if session.special or session.state.special:
         return _execute_in_mode(session, command, words)
     if command.glances and (value := _glance(session, words[1])) is not BUSY:
-        _account(session, command, words)
+        account(session, command, words)
         return value
     reply = _run(session, command, words)
     if callable(reply):
         reply = _finish(session, command, reply)
-    _account(session, command, words)
+    account(session, command, words)
     return reply
 
 
@@ -95,8 +95,11 @@ def forbidden(session: Session, words: list[bytes]) -> Error | None:
     return None if denial is None else denied(session, denial)
 
 
-def _account(session: Session, command: Command, words: list[bytes]) -> int:
-    """Note how long the command took, in nanoseconds, and log it if that was long, or if it was large."""
+def account(session: Session, command: Command, words: list[bytes], count: int = 1) -> int:
+    """Note how long the command took, in nanoseconds, and log it if that was long, or if it was large.
+
+    Several that were run together count as if each had taken the same time; should that be long, they are one entry.
+    """
     now = monotonic_ns()
     elapsed = now - session.since
     session.since = now
@@ -105,7 +108,7 @@ def _account(session: Session, command: Command, words: list[bytes]) -> int:
     except KeyError:
         tally = session.usage[command] = new_tally()
     tally[0] += elapsed
-    tally[(elapsed // 1000).bit_length() + 1] += 1
+    tally[(elapsed // (1000 * count)).bit_length() + 1] += count
     if elapsed >= session.state.slow_ns or session.large_input:
         _log_extraordinary(session, command, words, elapsed)
     return elapsed
@@ -161,7 +164,7 @@ def _run(session: Session, command: Command, words: list[bytes]) -> Reply | Defe
         if isinstance(error, errors.SubcommandUsageError):
             container = command.name.partition("|")[0].upper()
             error = errors.unknown_subcommand_or_arity(container, words[1])
-        return _failed(session, command, error)
+        return failed(session, command, error)
 
 
 def _run_observed(session: Session, command: Command, words: list[bytes]) -> Reply | Deferred:
@@ -189,7 +192,7 @@ def _finish(session: Session, command: Command, rest: Deferred) -> Reply:
     try:
         return rest()
     except Exception as error:  # noqa: BLE001 - as above
-        return _failed(session, command, error)
+        return failed(session, command, error)
 
 
 def _framed_size(words: list[bytes]) -> int:
@@ -197,9 +200,11 @@ def _framed_size(words: list[bytes]) -> int:
     return sum(len(word) + len(str(len(word))) + 5 for word in words) + len(str(len(words))) + 3
 
 
-def log_large_reply(session: Session, words: list[bytes], size: int) -> None:
-    """Keep a command for COMMANDLOG whose reply has ``size`` bytes."""
+def note_reply(session: Session, words: list[bytes], size: int) -> None:
+    """Keep a command for COMMANDLOG if its reply, of ``size`` bytes, is large."""
     state = session.state
+    if size <= state.large_reply:
+        return
     state.large_replies.add(
         state.config.commandlog_large_reply_max_len, state.clock() // 1000, size, words, session.address, session.name
     )
@@ -231,7 +236,7 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
     reply = _run_and_tell(session, command, words)
     if callable(reply):
         reply = _finish(session, command, reply)
-    elapsed = _account(session, command, words)
+    elapsed = account(session, command, words)
     if command.on_database:
         _count_keys(session, command, words, reply, elapsed)
     return reply
@@ -254,9 +259,7 @@ def _queue(session: Session, transaction: Transaction, command: Command, words: 
         asked = (session, command, words)
         is_for_backend = gateway.runs(command)
         transaction.forwarded.append(
-            Forwarded(command, words, partial(_no_longer, *asked), partial(_account, *asked))
-            if is_for_backend
-            else None
+            Forwarded(command, words, partial(_no_longer, *asked), partial(account, *asked)) if is_for_backend else None
         )
     return _QUEUED
 
@@ -381,7 +384,7 @@ def _run_queued(session: Session, command: Command, words: list[bytes]) -> Reply
     if (refusal := _no_longer(session, command, words)) is not None:
         return refusal
     reply = _run_and_tell(session, command, words)
-    elapsed = _account(session, command, words)
+    elapsed = account(session, command, words)
     if command.on_database:
         _count_keys(session, command, words, reply, elapsed)
     return partial(_finish, session, command, reply) if callable(reply) else reply
@@ -410,7 +413,7 @@ def _rejected(session: Session, error: Error) -> Error:
     return error
 
 
-def _failed(session: Session, command: Command, error: Exception) -> Error:
+def failed(session: Session, command: Command, error: Exception) -> Error:
     """The reply for what a handler raised."""
     if not isinstance(error, Error):
         if not isinstance(error, MemoryError):

@@ -29,7 +29,7 @@ from kvserver.access.users import AccessFileError
 from kvserver.clock import MovableClock, wall_clock
 from kvserver.commands.needs import CATALOGUE
 from kvserver.config import Config, ConfigError, password_of, with_settings
-from kvserver.connection import Connection, set_timeout
+from kvserver.connection import Connection
 from kvserver.dispatch import execute, replay
 from kvserver.embedded import Direct
 from kvserver.expirer import Expirer
@@ -39,6 +39,7 @@ from kvserver.listeners import Listener, inherited, is_local, listen, show
 from kvserver.observe.log import get_logger
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Session
+from kvserver.sockets import set_timeout
 from kvserver.state import State
 from kvserver.store.copies import Contents, copied, filled
 from kvserver.threads import ConnectionThreads, pin_thread

@@ -103,9 +103,12 @@ class Command:
     subcommands: dict[bytes, Command] = field(default_factory=dict)
 
     writes: bool = field(init=False)
+    brief: bool = field(init=False)  # it works on a key or two and takes the same time for any
 
     def __post_init__(self) -> None:
         self.writes = Flags.WRITE in self.flags
+        is_simple = self.on_database and self.words == 1 and self.keys is not None
+        self.brief = is_simple and self.complexity == "O(1)"
 
     @property
     def arity(self) -> int:

@@ -109,45 +109,70 @@ class Decoder:
         return len(self._buffer) + self._long.tell() + self._size - max(0, self._length)
 
     def feed(self, data: bytes) -> Iterable[Command]:
-        """Every command that ``data`` completes, in order.
+        """Every command that ``data`` completes, in order: a list, if nothing is wrong and the client authenticated.
 
         Raises:
             ProtocolError: while it is iterated, after the commands before the fault; and so on every later call.
         """
-        if self._buffer or self._missing or self._dead is not None or self.limits.stranger:
-            return self._feed(data)  # what is quick does not look at limits as low as a stranger's
-        commands, size = inner.split_commands(data)
-        return commands if size == len(data) else chain(commands, self._feed(data[size:]))
-
-    def _feed(self, data: bytes) -> Iterator[Command]:
-        """Complete what has begun, which makes most of what is behind it quick again; else go the careful way."""
-        if self._dead is not None:
-            raise self._dead
+        if self.limits.stranger:
+            return self._one_by_one(data)
+        commands: list[Command] = []
         try:
-            if self.pending:
-                if self._length >= _LONG and not self._buffer:
-                    data = data[self._lengthen(data) :]
-                    if self._long.tell() < self._length:
-                        return
-                self._buffer += data
-                command = self._next()
-                if command is None:
-                    return
-                yield command
-                data = self._take_rest()
-                if not self.limits.stranger:
-                    commands, size = inner.split_commands(data)
-                    yield from commands
-                    data = data[size:]
+            if self._buffer or self._missing or self._dead is not None:
+                data = self._complete(data, commands)
+            if data:
+                found, size = inner.split_commands(data)
+                commands = commands + found if commands else found
+                if size < len(data):
+                    self._take_care(data[size:], commands)
+        except ProtocolError as error:
+            return chain(commands, self._die(error))
+        return commands
+
+    def _one_by_one(self, data: bytes) -> Iterator[Command]:
+        """Decode each command when it is asked for: the one before may have changed the limits (AUTH)."""
+        try:
+            if self._dead is not None:
+                raise self._dead
             self._buffer += data
             while (command := self._next()) is not None:
                 yield command
         except ProtocolError as error:
-            self._dead = error
-            self._long = BytesIO()
-            self._buffer.clear()
-            self._arguments = []
-            raise
+            yield from self._die(error)
+
+    def _complete(self, data: bytes, commands: list[Command]) -> bytes:
+        """Decode what has begun; what of the data is behind it, which is mostly quick again."""
+        if self._dead is not None:
+            raise self._dead
+        if self._length >= _LONG and not self._buffer:
+            data = data[self._lengthen(data) :]
+            if self._long.tell() < self._length:
+                return b""
+        self._buffer += data
+        command = self._next()
+        if command is None:
+            return b""
+        commands.append(command)
+        return self._take_rest()
+
+    def _take_care(self, data: bytes, commands: list[Command]) -> None:
+        """Decode what is not in short form, or not whole."""
+        self._buffer += data
+        while (command := self._next()) is not None:
+            commands.append(command)
+
+    def _die(self, error: ProtocolError) -> Iterator[Command]:
+        """Forget everything at once; whoever asks for a command after those that have come is told what is wrong."""
+        self._dead = error
+        self._long = BytesIO()
+        self._buffer.clear()
+        self._arguments = []
+        return self._end()
+
+    def _end(self) -> Iterator[Command]:
+        if self._dead is not None:
+            raise self._dead
+        yield from ()
 
     def _take_rest(self) -> bytes:
         rest = bytes(self._buffer[self._position :])

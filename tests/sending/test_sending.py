@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvserver.connection import set_timeout
-from kvserver.sending import LARGE, gather, send_parts
+from kvserver.sockets import LARGE, gather, send_parts, set_timeout
 
 sizes = st.sampled_from([0, 1, 5, 100, LARGE - 1, LARGE, LARGE + 1, 100_000])
 

@@ -1,8 +1,10 @@
-"""Sending replies on a plain socket: large ones from where they are."""
+"""What sockets are asked for beyond the usual: large replies sent from where they are, and waits that end."""
 
 from __future__ import annotations
 
 import socket
+import struct
+import sys
 from collections import deque
 from collections.abc import Sequence
 
@@ -10,6 +12,13 @@ LARGE = 16 * 1024
 """Bytes of a value from which on it is sent from where it is. A smaller one is quicker copied behind the others."""
 _MOST_PARTS = 512
 """How many parts are given to the system in one call; it takes 1024 (IOV_MAX)."""
+
+
+def add_large(replies: list[bytes], value: bytes) -> int:
+    """Add a bulk string in parts, so that its text is not copied; how many bytes it has."""
+    header = b"$%d\r\n" % len(value)
+    replies += (header, value, b"\r\n")
+    return len(header) + len(value) + 2
 
 
 def gather(replies: Sequence[bytes]) -> list[bytes]:
@@ -38,3 +47,15 @@ def send_parts(sock: socket.socket, parts: Sequence[bytes]) -> None:
             sent -= len(left.popleft())
         if sent:
             left[0] = left[0][sent:]
+
+
+def set_timeout(sock: socket.socket, option: int, seconds: float) -> None:
+    """Set ``SO_RCVTIMEO`` or ``SO_SNDTIMEO`` of a blocking socket; 0 waits for ever.
+
+    When it passes without a byte, ``recv`` or ``send`` raises BlockingIOError.
+    """
+    if sys.platform == "win32":
+        sock.setsockopt(socket.SOL_SOCKET, option, int(seconds * 1000))
+    else:
+        whole = int(seconds)
+        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", whole, int((seconds - whole) * 1_000_000)))
