@@ -15,6 +15,7 @@ from bench_workloads import Sample
 Results = dict[str, dict[str, list[Sample]]]
 """Samples by workload and server."""
 REFERENCE = "redis-server"
+MANAGER = "Manager().dict()"
 
 
 def machine() -> str:
@@ -48,6 +49,7 @@ def tables(results: Results, servers: Sequence[str]) -> str:
     parts = [
         _table("Commands a second (lowest to highest)", results, servers, lambda each: each.rate, 0),
         _ratios(results, servers),
+        _programs(results),
         _table("Server CPU time a command, microseconds", results, servers, lambda each: each.cpu, 1),
         _table("Context switches of the server a command", results, servers, lambda each: each.switches, 2),
     ]
@@ -81,6 +83,32 @@ def _ratios(results: Results, servers: Sequence[str]) -> str:
             lines.append(
                 f"| {name} | " + " | ".join("" if value is None else f"{value:.2f}" for value in values) + " |"
             )
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+_PROGRAMS = (
+    *(
+        (f"{work}, {crowd}", ("kvclient", "kvserver"), ("redis-py", REFERENCE))
+        for work in ("GET", "pipelines of 100 SETs", "mixed, Zipf")
+        for crowd in ("1 process", "4 processes")
+    ),
+    ("GET, 1 process", ("kvclient", "kvserver"), ("manager", MANAGER)),
+)
+"""What a program in Python may have in place of what it has: workload, and library and server of both."""
+
+
+def _programs(results: Results) -> str:
+    """How many times as much a program gets done with the one library and server as with the other."""
+    lines = ["| A program in Python, commands a second | with | in place of | ratio |", "|---|---|---|---|"]
+    for work, with_these, in_place_of in _PROGRAMS:
+        both = []
+        for library, server in (with_these, in_place_of):
+            name, _, crowd = work.rpartition(", ")
+            both.append(results.get(f"{name}, {library}, {crowd}", {}).get(server, []))
+        if all(both):
+            value = statistics.median(new.rate / old.rate for new, old in zip(*both, strict=False))
+            old_names = MANAGER if in_place_of[1] == MANAGER else " on ".join(in_place_of)
+            lines.append(f"| {work} | {' on '.join(with_these)} | {old_names} | {value:.2f} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 

@@ -111,7 +111,7 @@ def by_python(library: str, work: str, processes: int, requests: int) -> Workloa
         rate = _work(library, work, side.port, each, processes)
         return Sample(rate, (cpu_seconds(side.pid) - before) / (each * processes) * 1e6)
 
-    title = {"reads": "GET", "mixed": "mixed, Zipf"}[work]
+    title = {"reads": "GET", "mixed": "mixed, Zipf", "pipelines": "pipelines of 100 SETs"}[work]
     noun = "process" if processes == 1 else "processes"
     return Workload(f"{title}, {library}, {processes} {noun}", requests, run, speaks, easy=True)
 
@@ -210,6 +210,10 @@ def every(scale: float) -> list[Workload]:
         for library, work, processes in itertools.product(
             ("kvclient", "redis-py", "pymemcache", "manager"), ("reads", "mixed"), (1, 4)
         )
+    ]
+    found += [
+        by_python(library, "pipelines", processes, some(40_000))
+        for library, processes in itertools.product(("kvclient", "redis-py"), (1, 4))
     ]
     return found
 

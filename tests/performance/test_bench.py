@@ -36,6 +36,18 @@ def test_medians_stand_with_their_spread() -> None:
     assert ratio(RESULTS["mixed <&>"], "kvserver") is None, "there is nothing to compare it with"
 
 
+def test_what_a_program_in_python_may_have() -> None:
+    results = {
+        "GET, kvclient, 1 process": {"kvserver": [Sample(40, 1), Sample(30, 1), Sample(60, 1)]},
+        "GET, redis-py, 1 process": {"redis-server": [Sample(20, 1)] * 3, "kvserver": [Sample(1, 1)] * 3},
+        "GET, manager, 1 process": {"Manager().dict()": [Sample(10, 1), Sample(20, 1), Sample(30, 1)]},
+    }
+    text = tables(results, SERVERS)
+    assert "| GET, 1 process | kvclient on kvserver | redis-py on redis-server | 2.00 |" in text
+    assert "| GET, 1 process | kvclient on kvserver | Manager().dict() | 2.00 |" in text
+    assert "4 processes |" not in text
+
+
 def test_the_chart_is_well_formed() -> None:
     drawn = ET.fromstring(chart(RESULTS, SERVERS))
     texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
