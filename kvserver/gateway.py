@@ -42,6 +42,7 @@ from kvserver.commands.registry import DIRECT, Command, Flags, key_places
 from kvserver.config import Config, ConfigError
 from kvserver.edge import run_here
 from kvserver.extensions import is_added
+from kvserver.listeners import Listener, leads_to
 from kvserver.observe.log import get_logger
 from kvserver.protocol.decoder import ProtocolError
 from kvserver.protocol.replies import NULL_ARRAY, Deferred, Error, Reply, Set, SimpleString, Verbatim
@@ -90,6 +91,7 @@ class Gateway:
             options = parse_url(config.backend.text, name="kvserver-gateway")
         except BadURLError as error:
             raise ConfigError(f"--backend: {error}.") from None
+        self._backend = options
         self._client: Client = client_of(options, PLAIN)
         # Who watches keeps a connection for as long as it likes: none that others wait for.
         self._watchers: Client = client_of(replace(options, max_connections=config.maxclients), PLAIN)
@@ -112,6 +114,19 @@ class Gateway:
             self._near.close()
         self._client.close()
         self._watchers.close()
+
+    def check_backend(self, listeners: Iterable[Listener]) -> None:
+        """See that the backend is another server.
+
+        Raises:
+            ConfigError: it is at one of our own addresses, and would ask itself for ever.
+        """
+        here = list(listeners)
+        for host, port in self._backend.nodes or ((self._backend.host, self._backend.port),):
+            if self._backend.path is None and leads_to(host, port, here):
+                raise ConfigError(
+                    f"--backend {host}:{port} is where this server listens itself: give one of the two another port."
+                )
 
     # What dispatch asks
 

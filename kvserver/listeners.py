@@ -230,3 +230,34 @@ def show(address: Any) -> str:
     if isinstance(address, tuple):
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
     return address if isinstance(address, str) else ""
+
+
+def check_exposure(flag: str, listeners: Iterable[Listener]) -> None:
+    """Refuse addresses that others than this machine's programs can reach. ``flag`` is the setting that named them.
+
+    Raises:
+        ConfigError: there is such an address.
+    """
+    for listener in listeners:
+        address = listener.sock.getsockname()
+        if not is_local(address):
+            raise ConfigError(
+                f"{flag} {address[0]}: anybody who reaches this machine could read and change the data. Set a "
+                "password, best with --password-file or KVSERVER_REQUIREPASS; or say --protected-mode no, if all "
+                "who can reach it may."
+            )
+
+
+def leads_to(host: str, port: int, listeners: Iterable[Listener]) -> bool:
+    """Whether who connects to a host and port from here reaches one of the listeners."""
+    try:
+        found = {str(address[4][0]) for address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except OSError:  # whoever connects will find out
+        return False
+    for listener in listeners:
+        if listener.kind == "unix" or listener.port != port:
+            continue
+        own = ip_address(listener.sock.getsockname()[0].partition("%")[0])
+        if str(own) in found or (own.is_unspecified and any(ip_address(each).is_loopback for each in found)):
+            return True
+    return False

@@ -35,7 +35,7 @@ from kvserver.embedded import Direct
 from kvserver.expirer import Expirer
 from kvserver.journal.directory import DirectoryError
 from kvserver.journal.recovery import RecoveryError
-from kvserver.listeners import Listener, inherited, is_local, listen, show
+from kvserver.listeners import Listener, check_exposure, inherited, is_local, listen, show
 from kvserver.observe.log import get_logger
 from kvserver.protocol.encoder import encode_error
 from kvserver.session import Session
@@ -219,7 +219,7 @@ class Server:
             undo.callback(self._close_web)
             self._let_in()
             self._listen(sockets)
-            self._check_exposure()
+            self._check_addresses()
             wake, woken = socket.socketpair()
             undo.callback(wake.close)
             undo.callback(woken.close)
@@ -256,24 +256,17 @@ class Server:
         if password:
             state.users.set_password(password.sha256)
 
-    def _check_exposure(self) -> None:
-        """Refuse to let anybody in from elsewhere, unless that is meant.
+    def _check_addresses(self) -> None:
+        """Refuse to let anybody in from elsewhere, unless that is meant, and to be one's own backend.
 
         Raises:
-            ConfigError: it is not protected.
+            ConfigError: it is not protected, or its backend is at one of its own addresses.
         """
-        if not self._state.is_protected():
-            return
-        web = [] if self._web is None else self._web.listeners
-        for listener in (*self._listeners, *web):
-            address = listener.sock.getsockname()
-            if not is_local(address):
-                flag = "--metrics-host" if listener in web else "--host"
-                raise ConfigError(
-                    f"{flag} {address[0]}: anybody who reaches this machine could read and change the data. Set a "
-                    "password, best with --password-file or KVSERVER_REQUIREPASS; or say --protected-mode no, if all "
-                    "who can reach it may."
-                )
+        if self._state.is_protected():
+            check_exposure("--host", self._listeners)
+            check_exposure("--metrics-host", [] if self._web is None else self._web.listeners)
+        if self._state.gateway is not None:
+            self._state.gateway.check_backend(self._listeners)
 
     def _load(self, progress: Callable[[int, int], object]) -> None:
         """Load the data directory.

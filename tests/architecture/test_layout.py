@@ -60,7 +60,7 @@ DOORS: dict[str, set[str]] = {
     "embedded": {"access", "dispatch", "errors", "protocol", "session"},
     "clock": set(),
     "cluster": set(),
-    "gateway": {"commands", "config", "edge", "errors", "extensions", "observe", "protocol"},
+    "gateway": {"commands", "config", "edge", "errors", "extensions", "listeners", "observe", "protocol"},
     "edge": {"commands", "protocol", "store"},
     "systemd": {"config"},
     "threads": set(),

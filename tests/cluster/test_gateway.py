@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 import redis
-from cluster.harness import Cluster, real_cluster, until
+from cluster.harness import Cluster, free_port, real_cluster, until
 from conformance.oracle import Wire, request
 
 import kvclient
@@ -396,6 +396,17 @@ def test_settings_that_make_no_sense(settings: dict[str, str], said: str) -> Non
     with pytest.raises(ConfigError) as caught:
         kvserver.Server(port=0, **settings)  # type: ignore[arg-type]
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("scheme", ["redis", "valkey+cluster"])
+def test_nobody_is_their_own_backend(host: str, scheme: str) -> None:
+    port = free_port()
+    server = kvserver.Server(port=port, backend=f"{scheme}://{host}:{port}?timeout=1")
+    with pytest.raises(ConfigError, match=f"--backend {host}:{port} is where this server listens itself"):
+        server.start()
+    with kvserver.Server(port=port) as other, kvserver.Server(port=0, backend=f"redis://{host}:{port}") as server:
+        assert server.port != other.port
 
 
 def test_the_backends_password_is_not_shown(cluster: Cluster) -> None:
