@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from kvserver.buffers import STEP, Part
-from kvserver.dispatch import execute, note_reply
+from kvserver.dispatch import execute, log_large_reply
 from kvserver.journal.writer import Journal
 from kvserver.observe.log import get_logger
 from kvserver.observe.stats import End
@@ -32,7 +32,7 @@ from kvserver.protocol.decoder import STRANGER, CommandTooLongError, Decoder, Li
 from kvserver.protocol.encoder import encode_error
 from kvserver.protocol.replies import Reply, Several
 from kvserver.pushes import PushQueue
-from kvserver.runs import execute_run
+from kvserver.runs import Run, execute_run
 from kvserver.session import Replies, Session
 from kvserver.sockets import LARGE, add_large, gather, send_parts, set_timeout
 
@@ -247,14 +247,13 @@ class Connection:
         try:
             words = next(following, None)
             while words is not None:
-                ready: list[Reply] = []
-                if may_run and session.replies is _ON:
-                    words = execute_run(session, words, following, ready)
-                if ready:
-                    waiting += self._add_run(ready, replies)
-                elif words is not None:
+                run = execute_run(session, words, following) if may_run and session.replies is _ON else None
+                if run is not None:
+                    waiting += self._add_run(run, replies)
+                    words = run.next
+                else:
                     waiting += self._answer_one(words, replies)
-                    words = next(following, None)
+                    words = None
                 if waiting >= _SEND_AT:
                     self._send(replies)
                     session.since = time.monotonic_ns()  # what the client was slow to take is not the next one's time
@@ -263,6 +262,8 @@ class Connection:
                         break
                 if session.leaving:
                     break
+                if words is None:  # not before: to ask for a command may raise, or have a gateway ask for some
+                    words = next(following, None)
         finally:
             if replies and not session.dropped:
                 self._send(replies)
@@ -279,6 +280,20 @@ class Connection:
             self._decoder.limits = session.state.limits
         if session.replies is not _ON and not self._is_answered(reply):
             return 0
+        return self._add(reply, words, replies)
+
+    def _add_run(self, run: Run, replies: list[bytes]) -> int:
+        """Add the replies of a run; how many bytes they have."""
+        encode = self._session.encoding
+        self._session.commands += len(run.replies)
+        last = run.replies.pop()
+        encoded = [encode[reply.__class__](reply) for reply in run.replies]
+        replies += encoded
+        return sum(map(len, encoded)) + self._add(last, run.last, replies)
+
+    def _add(self, reply: Reply, words: list[bytes], replies: list[bytes]) -> int:
+        """Add the reply to a command; how many bytes it has."""
+        session = self._session
         if reply.__class__ is bytes and len(reply) >= LARGE:
             size = add_large(replies, reply)
         else:
@@ -286,24 +301,8 @@ class Connection:
             replies.append(encoded)
             size = len(encoded)
         if size > session.state.large_reply:
-            note_reply(session, words, size)
+            log_large_reply(session, words, size)
         return size
-
-    def _add_run(self, ready: list[Reply], replies: list[bytes]) -> int:
-        """Add the replies of a run; how many bytes they have."""
-        session = self._session
-        session.commands += len(ready)
-        if session.pushes is not None:
-            replies += [message.encode(session.protocol) for message in session.pushes.take()]
-        last, size = ready[-1], 0
-        if last.__class__ is bytes and len(last) >= LARGE:
-            ready.pop()
-        encode = session.encoding
-        encoded = [encode[reply.__class__](reply) for reply in ready]
-        replies += encoded
-        if last.__class__ is bytes and len(last) >= LARGE:
-            size = add_large(replies, last)
-        return size + sum(map(len, encoded))
 
     def _is_answered(self, reply: Reply) -> bool:
         """Whether CLIENT REPLY lets the command just run be answered. Subscriptions are always confirmed."""

@@ -23,7 +23,7 @@ from kvserver.commands.registry import DIRECT, Command, Flags, find, key_places
 from kvserver.commands.slots import check
 from kvserver.observe.log import get_logger
 from kvserver.observe.stats import End
-from kvserver.observe.usage import new_tally
+from kvserver.observe.usage import tally_of
 from kvserver.protocol.encoder import encoding
 from kvserver.protocol.replies import Deferred, Error, Reply, SimpleString
 from kvserver.session import Forwarded, Session, Transaction
@@ -58,12 +58,12 @@ def execute(session: Session, words: list[bytes]) -> Reply:
     if session.special or session.state.special:
         return _execute_in_mode(session, command, words)
     if command.glances and (value := _glance(session, words[1])) is not BUSY:
-        account(session, command, words)
+        _account(session, command, words)
         return value
     reply = _run(session, command, words)
     if callable(reply):
         reply = _finish(session, command, reply)
-    account(session, command, words)
+    _account(session, command, words)
     return reply
 
 
@@ -95,26 +95,21 @@ def forbidden(session: Session, words: list[bytes]) -> Error | None:
     return None if denial is None else denied(session, denial)
 
 
-def account(session: Session, command: Command, words: list[bytes], count: int = 1) -> int:
-    """Note how long the command took, in nanoseconds, and log it if that was long, or if it was large.
-
-    Several that were run together count as if each had taken the same time; should that be long, they are one entry.
-    """
+def _account(session: Session, command: Command, words: list[bytes]) -> int:
+    """Note how long the command took, in nanoseconds, and log it if that was long, or if it was large."""
     now = monotonic_ns()
     elapsed = now - session.since
     session.since = now
-    try:
-        tally = session.usage[command]
-    except KeyError:
-        tally = session.usage[command] = new_tally()
+    tally = tally_of(session.usage, command)
     tally[0] += elapsed
-    tally[(elapsed // (1000 * count)).bit_length() + 1] += count
+    tally[(elapsed // 1000).bit_length() + 1] += 1
     if elapsed >= session.state.slow_ns or session.large_input:
-        _log_extraordinary(session, command, words, elapsed)
+        log_extraordinary(session, command, words, elapsed)
     return elapsed
 
 
-def _log_extraordinary(session: Session, command: Command, words: list[bytes], nanoseconds: int) -> None:
+def log_extraordinary(session: Session, command: Command, words: list[bytes], nanoseconds: int) -> None:
+    """Keep a command that took long, or is large, in the logs that are for it."""
     state, config = session.state, session.state.config
     seconds, microseconds = state.clock() // 1000, nanoseconds // 1000
     if 0 <= config.slowlog_log_slower_than <= microseconds and Flags.SKIP_COMMANDLOG not in command.flags:
@@ -200,11 +195,9 @@ def _framed_size(words: list[bytes]) -> int:
     return sum(len(word) + len(str(len(word))) + 5 for word in words) + len(str(len(words))) + 3
 
 
-def note_reply(session: Session, words: list[bytes], size: int) -> None:
-    """Keep a command for COMMANDLOG if its reply, of ``size`` bytes, is large."""
+def log_large_reply(session: Session, words: list[bytes], size: int) -> None:
+    """Keep a command for COMMANDLOG whose reply has ``size`` bytes."""
     state = session.state
-    if size <= state.large_reply:
-        return
     state.large_replies.add(
         state.config.commandlog_large_reply_max_len, state.clock() // 1000, size, words, session.address, session.name
     )
@@ -236,7 +229,7 @@ def _execute_in_mode(session: Session, command: Command, words: list[bytes]) -> 
     reply = _run_and_tell(session, command, words)
     if callable(reply):
         reply = _finish(session, command, reply)
-    elapsed = account(session, command, words)
+    elapsed = _account(session, command, words)
     if command.on_database:
         _count_keys(session, command, words, reply, elapsed)
     return reply
@@ -259,7 +252,9 @@ def _queue(session: Session, transaction: Transaction, command: Command, words: 
         asked = (session, command, words)
         is_for_backend = gateway.runs(command)
         transaction.forwarded.append(
-            Forwarded(command, words, partial(_no_longer, *asked), partial(account, *asked)) if is_for_backend else None
+            Forwarded(command, words, partial(_no_longer, *asked), partial(_account, *asked))
+            if is_for_backend
+            else None
         )
     return _QUEUED
 
@@ -384,7 +379,7 @@ def _run_queued(session: Session, command: Command, words: list[bytes]) -> Reply
     if (refusal := _no_longer(session, command, words)) is not None:
         return refusal
     reply = _run_and_tell(session, command, words)
-    elapsed = account(session, command, words)
+    elapsed = _account(session, command, words)
     if command.on_database:
         _count_keys(session, command, words, reply, elapsed)
     return partial(_finish, session, command, reply) if callable(reply) else reply

@@ -16,13 +16,13 @@ _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _NAME_BYTES = range(0x21, 0x7F)
 
 
-_SURE_TO_FIT = 19  # digits from which on a number may be larger than 64 bits
+_ALWAYS_FIT = 18  # digits of a number that is in any case within 64 bits
 _ZERO = b"0"[0]
 
 
 def as_integer(text: bytes) -> int | None:
     """A signed 64-bit integer in its one canonical form, or None. ``int`` also takes ``+1``, ``1_0`` and `` 1``."""
-    if text.isdigit() and len(text) < _SURE_TO_FIT and (text[0] != _ZERO or len(text) == 1):
+    if len(text) <= _ALWAYS_FIT and text.isdigit() and (text[0] != _ZERO or len(text) == 1):
         return int(text)  # what nearly all are
     if not _INTEGER.fullmatch(text):
         return None

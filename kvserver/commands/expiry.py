@@ -12,8 +12,9 @@ from kvserver.protocol.replies import Error
 from kvserver.store.memory import Database
 
 _generic = partial(command, group=Group.GENERIC)
-_setter = partial(_generic, arity=-3, flags=Flags.WRITE | Flags.FAST, keys=Keys(1, 1, 1, "RW update"))
-_getter = partial(_generic, syntax="key", arity=2, flags=Flags.READONLY | Flags.FAST, keys=Keys(1, 1, 1, "RO access"))
+_WRITE, _READ = Flags.WRITE | Flags.FAST, Flags.READONLY | Flags.FAST
+_setter = partial(_generic, arity=-3, flags=_WRITE, keys=Keys(1, 1, 1, "RW update"), brief=True)
+_getter = partial(_generic, syntax="key", arity=2, flags=_READ, keys=Keys(1, 1, 1, "RO access"), brief=True)
 _CONDITIONS = "[NX | XX | GT | LT]"
 _NONDETERMINISTIC = ("nondeterministic_output",)
 
@@ -118,7 +119,7 @@ def pexpiretime(db: Database, key: bytes) -> int:
     return -2 if deadline is None else deadline
 
 
-@_generic("PERSIST", "key", arity=2, flags=Flags.WRITE | Flags.FAST, keys=Keys(1, 1, 1, "RW update"), since="2.2.0")
+@_generic("PERSIST", "key", arity=2, flags=_WRITE, keys=Keys(1, 1, 1, "RW update"), since="2.2.0", brief=True)
 def persist(db: Database, key: bytes) -> int:
     """Removes the time to live of a key; 1 if it had one, 0 if not."""
     return int(db.seek(key) is not None and db.persist(key))

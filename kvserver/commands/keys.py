@@ -88,7 +88,7 @@ def touch(db: Database, *keys: bytes) -> int:
     return _count(db, keys)
 
 
-@_generic("TYPE", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO"))
+@_generic("TYPE", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO"), brief=True)
 def type_(db: Database, key: bytes) -> SimpleString:
     """Returns the type of a key's value: string, or none if there is no such key."""
     return SimpleString(b"none" if db.look(key) is None else b"string")

@@ -100,15 +100,13 @@ class Command:
     tips: tuple[str, ...]
     glances: bool  # its reply is what store.glance gives for its one argument, if that can tell
     one_step: int  # with so many words, its change is one step of one key's value
+    brief: bool  # neighbours in a pipeline are run together (runs.py)
     subcommands: dict[bytes, Command] = field(default_factory=dict)
 
     writes: bool = field(init=False)
-    brief: bool = field(init=False)  # it works on a key or two and takes the same time for any
 
     def __post_init__(self) -> None:
         self.writes = Flags.WRITE in self.flags
-        is_simple = self.on_database and self.words == 1 and self.keys is not None
-        self.brief = is_simple and self.complexity == "O(1)"
 
     @property
     def arity(self) -> int:
@@ -143,6 +141,7 @@ def command(
     tips: tuple[str, ...] = (),
     glances: bool = False,
     one_step: int = 0,
+    brief: bool = False,
 ) -> Callable[[_Handler], _Handler]:
     """Register the handler below as a command.
 
@@ -161,6 +160,8 @@ def command(
         glances: whether its reply is what ``store.glance`` gives for its one argument, so that it needs no lock.
         one_step: with so many words (the name is one), its change is one step of one key's value, and those who read
             without the lock need not be kept away. 0 for none: that is always right.
+        brief: whether it gets the database, takes about a microsecond for most values, and replies with a value, a
+            number or a word, so that neighbours in a pipeline are run together.
     """
 
     def register(handler: _Handler) -> _Handler:
@@ -168,7 +169,7 @@ def command(
         _add(
             Command(
                 name.lower(), handler, runs is Runs.ON_DATABASE, 1 + name.count("|"), group, abs(arity), maximum,
-                flags, keys, syntax, since, complexity, categories, tips, glances, one_step,
+                flags, keys, syntax, since, complexity, categories, tips, glances, one_step, brief,
             )
         )  # fmt: skip
         return handler

@@ -23,7 +23,7 @@ _MULTI_SHARD = ("request_policy:multi_shard",)
 _MULTI_SHARD_ALL = ("request_policy:multi_shard", "response_policy:all_succeeded")
 
 
-@_string("GET", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO access"), glances=True)
+@_string("GET", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO access"), glances=True, brief=True)
 def get(db: Database, key: bytes) -> bytes | None:
     """Returns the value of a key."""
     return db.get(key)
@@ -37,6 +37,7 @@ def get(db: Database, key: bytes) -> bytes | None:
     flags=_WRITE,
     keys=Keys(1, 1, 1, "RW access update variable_flags"),
     one_step=3,
+    brief=True,
 )
 def set_(db: Database, key: bytes, value: bytes, *words: bytes) -> Reply:
     """Sets the value of a key, on a condition if one is given, with a time to live if one is given.
@@ -56,7 +57,7 @@ def set_(db: Database, key: bytes, value: bytes, *words: bytes) -> Reply:
     return old if options.get else OK
 
 
-@_string("SETNX", "key value", arity=3, flags=_WRITE_FAST, keys=Keys(1, 1, 1, "OW insert"), one_step=3)
+@_string("SETNX", "key value", arity=3, flags=_WRITE_FAST, keys=Keys(1, 1, 1, "OW insert"), one_step=3, brief=True)
 def setnx(db: Database, key: bytes, value: bytes) -> int:
     """Sets the value of a key only if the key does not exist; 1 if it was set, 0 if not."""
     if db.seek(key) is not None:
@@ -65,21 +66,31 @@ def setnx(db: Database, key: bytes, value: bytes) -> int:
     return 1
 
 
-@_string("SETEX", "key seconds value", arity=4, flags=_WRITE, keys=Keys(1, 1, 1, "OW update"), since="2.0.0")
+@_string(
+    "SETEX", "key seconds value", arity=4, flags=_WRITE, keys=Keys(1, 1, 1, "OW update"), since="2.0.0", brief=True
+)
 def setex(db: Database, key: bytes, seconds: bytes, value: bytes) -> SimpleString:
     """Sets the value of a key and its time to live in seconds."""
     store(db, key, value, arguments.deadline(seconds, arguments.SECONDS, db.keyspace.now, "setex"))
     return OK
 
 
-@_string("PSETEX", "key milliseconds value", arity=4, flags=_WRITE, keys=Keys(1, 1, 1, "OW update"), since="2.6.0")
+@_string(
+    "PSETEX",
+    "key milliseconds value",
+    arity=4,
+    flags=_WRITE,
+    keys=Keys(1, 1, 1, "OW update"),
+    since="2.6.0",
+    brief=True,
+)
 def psetex(db: Database, key: bytes, milliseconds: bytes, value: bytes) -> SimpleString:
     """Sets the value of a key and its time to live in milliseconds."""
     store(db, key, value, arguments.deadline(milliseconds, arguments.MILLISECONDS, db.keyspace.now, "psetex"))
     return OK
 
 
-@_string("GETSET", "key value", arity=3, flags=_WRITE_FAST, keys=_COUNTED)
+@_string("GETSET", "key value", arity=3, flags=_WRITE_FAST, keys=_COUNTED, brief=True)
 def getset(db: Database, key: bytes, value: bytes) -> bytes | None:
     """Sets the value of a key and returns the old one; a time to live is discarded."""
     old = db.get(key)
@@ -94,6 +105,7 @@ def getset(db: Database, key: bytes, value: bytes) -> bytes | None:
     flags=Flags.WRITE | Flags.FAST,
     keys=Keys(1, 1, 1, "RW access delete"),
     since="6.2.0",
+    brief=True,
 )
 def getdel(db: Database, key: bytes) -> bytes | None:
     """Returns the value of a key and deletes the key."""
@@ -109,6 +121,7 @@ def getdel(db: Database, key: bytes) -> bytes | None:
     flags=Flags.WRITE | Flags.FAST,
     keys=_COUNTED,
     since="6.2.0",
+    brief=True,
 )
 def getex(db: Database, key: bytes, *words: bytes) -> bytes | None:
     """Returns the value of a key and sets, or with PERSIST removes, its time to live."""
@@ -181,7 +194,7 @@ def msetnx(db: Database, *words: bytes) -> int:
     return 1
 
 
-@_string("STRLEN", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO"), since="2.2.0")
+@_string("STRLEN", "key", arity=2, flags=_READ_FAST, keys=Keys(1, 1, 1, "RO"), since="2.2.0", brief=True)
 def strlen(db: Database, key: bytes) -> int:
     """Returns the length of a value in bytes, 0 if the key does not exist."""
     return len(db.get(key) or b"")
@@ -285,25 +298,25 @@ def add(db: Database, key: bytes, increment: int) -> int:
     return number
 
 
-@_string("INCR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED, one_step=2)
+@_string("INCR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED, one_step=2, brief=True)
 def incr(db: Database, key: bytes) -> int:
     """Adds one to the integer value of a key, which counts as 0 if it does not exist; returns the new value."""
     return add(db, key, 1)
 
 
-@_string("DECR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED, one_step=2)
+@_string("DECR", "key", arity=2, flags=_WRITE_FAST, keys=_COUNTED, one_step=2, brief=True)
 def decr(db: Database, key: bytes) -> int:
     """Takes one from the integer value of a key; returns the new value."""
     return add(db, key, -1)
 
 
-@_string("INCRBY", "key increment", arity=3, flags=_WRITE_FAST, keys=_COUNTED, one_step=3)
+@_string("INCRBY", "key increment", arity=3, flags=_WRITE_FAST, keys=_COUNTED, one_step=3, brief=True)
 def incrby(db: Database, key: bytes, increment: bytes) -> int:
     """Adds a number to the integer value of a key; returns the new value."""
     return add(db, key, integer(increment))
 
 
-@_string("DECRBY", "key decrement", arity=3, flags=_WRITE_FAST, keys=_COUNTED, one_step=3)
+@_string("DECRBY", "key decrement", arity=3, flags=_WRITE_FAST, keys=_COUNTED, one_step=3, brief=True)
 def decrby(db: Database, key: bytes, decrement: bytes) -> int:
     """Takes a number from the integer value of a key; returns the new value."""
     amount = integer(decrement)

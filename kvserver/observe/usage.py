@@ -2,7 +2,8 @@
 
 Each connection counts for itself, without a lock; reading adds the live connections and what ended ones left behind.
 A duration reaches from the end of the connection's command before (or from the arrival of the bytes) to the end of this
-one: decoding, waiting for the lock and for other threads included, since that is what its client waits for.
+one: decoding, waiting for the lock and for other threads included, since that is what its client waits for. Of several
+equal commands that were run together each counts as if all had taken the same time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ Tally = list[int]
 def new_tally() -> Tally:
     """Nothing so far."""
     return [0] * _PLACES
+
+
+def tally_of(used: dict[Command, Tally], command: Command) -> Tally:
+    """The tally of a command in what a connection has used, which gets one if it has none."""
+    return used.get(command) or used.setdefault(command, new_tally())
 
 
 def calls(tally: Tally) -> int:

@@ -32,6 +32,10 @@ _LONG = 4 * 1024 * 1024
 less a copy is quicker: memory this large grows without one, since the system moves its pages."""
 
 
+_QUICK = 16 * 1024
+"""Bytes of a command up to which it is worth taking what is behind it out of the buffer, to look for short ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one command may announce or hold, in bytes unless said otherwise."""
@@ -109,57 +113,56 @@ class Decoder:
         return len(self._buffer) + self._long.tell() + self._size - max(0, self._length)
 
     def feed(self, data: bytes) -> Iterable[Command]:
-        """Every command that ``data`` completes, in order: a list, if nothing is wrong and the client authenticated.
+        """Every command that ``data`` completes, in order: a list, unless there are some that are not short.
 
         Raises:
             ProtocolError: while it is iterated, after the commands before the fault; and so on every later call.
         """
-        if self.limits.stranger:
-            return self._one_by_one(data)
-        commands: list[Command] = []
+        if self._dead is not None:
+            return self._end()
+        if self.limits.stranger:  # what is quick does not look at limits as low as these
+            self._buffer += data
+            return self._rest()
+        if self._buffer or self._missing:
+            return self._complete(data)
+        commands, size = inner.split_commands(data)
+        return commands if size == len(data) else self._followed(commands, data[size:])
+
+    def _complete(self, data: bytes) -> Iterable[Command]:
+        """As :meth:`feed`, when a command has begun. What is behind it is mostly quick again."""
+        if self._length >= _LONG and not self._buffer:
+            data = data[self._lengthen(data) :]
+            if self._long.tell() < self._length:
+                return ()
+        self._buffer += data
         try:
-            if self._buffer or self._missing or self._dead is not None:
-                data = self._complete(data, commands)
-            if data:
-                found, size = inner.split_commands(data)
-                commands = commands + found if commands else found
-                if size < len(data):
-                    self._take_care(data[size:], commands)
+            command = self._next()
+        except ProtocolError as error:
+            return self._die(error)
+        if command is None:
+            return ()
+        if sum(map(len, command)) > _QUICK:
+            return chain((command,), self._rest())
+        data = self._take_rest()
+        commands, size = inner.split_commands(data)
+        return self._followed([command, *commands], data[size:])
+
+    def _followed(self, commands: list[Command], data: bytes) -> Iterable[Command]:
+        """The commands, and those in ``data``: mostly the beginning of one; otherwise they are not short."""
+        self._buffer += data
+        try:
+            command = self._next()
         except ProtocolError as error:
             return chain(commands, self._die(error))
-        return commands
+        return commands if command is None else chain(commands, (command,), self._rest())
 
-    def _one_by_one(self, data: bytes) -> Iterator[Command]:
-        """Decode each command when it is asked for: the one before may have changed the limits (AUTH)."""
+    def _rest(self) -> Iterator[Command]:
+        """The commands in the buffer, each decoded when it is asked for: there may be many, and limits may change."""
         try:
-            if self._dead is not None:
-                raise self._dead
-            self._buffer += data
             while (command := self._next()) is not None:
                 yield command
         except ProtocolError as error:
             yield from self._die(error)
-
-    def _complete(self, data: bytes, commands: list[Command]) -> bytes:
-        """Decode what has begun; what of the data is behind it, which is mostly quick again."""
-        if self._dead is not None:
-            raise self._dead
-        if self._length >= _LONG and not self._buffer:
-            data = data[self._lengthen(data) :]
-            if self._long.tell() < self._length:
-                return b""
-        self._buffer += data
-        command = self._next()
-        if command is None:
-            return b""
-        commands.append(command)
-        return self._take_rest()
-
-    def _take_care(self, data: bytes, commands: list[Command]) -> None:
-        """Decode what is not in short form, or not whole."""
-        self._buffer += data
-        while (command := self._next()) is not None:
-            commands.append(command)
 
     def _die(self, error: ProtocolError) -> Iterator[Command]:
         """Forget everything at once; whoever asks for a command after those that have come is told what is wrong."""

@@ -78,7 +78,7 @@ DOORS: dict[str, set[str]] = {
         "session",
         "sockets",
     },
-    "runs": {"commands", "dispatch", "protocol", "session"},
+    "runs": {"commands", "dispatch", "observe", "protocol", "session"},
     "dispatch": {"access", "commands", "errors", "observe", "protocol", "session", "store"},
     "commands": {
         "access",

@@ -398,6 +398,13 @@ def test_settings_that_make_no_sense(settings: dict[str, str], said: str) -> Non
     assert said in str(caught.value)
 
 
+def test_what_comes_after_the_end_is_not_asked_for() -> None:
+    with kvserver.Server(port=0) as behind, kvserver.Server(port=0, backend=behind.url) as server:
+        with Wire(server.port) as wire:
+            assert wire.ends(b"PING\r\nQUIT\r\nSET a 1\r\nSET b 2\r\nSET c 3\r\n") == b"+PONG\r\n+OK\r\n"
+        assert behind.direct("DBSIZE") == 0
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("scheme", ["redis", "valkey+cluster"])
 def test_nobody_is_their_own_backend(host: str, scheme: str) -> None:
