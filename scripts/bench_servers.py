@@ -31,7 +31,7 @@ class Side:
     port: int
     pid: int
     speaks: str = "resp"  # or "memcache", or "manager"
-    is_complete: bool = True  # false for a stand-in that is not made for much
+    does: str = "all"  # or "easy", of a stand-in that is not made for much, or "bare": GET and SET
     rates: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     cpu: dict[tuple[str, int], list[float]] = field(default_factory=dict)
 
@@ -156,7 +156,16 @@ def fakeredis() -> Iterator[Side]:
     port = _free_port()
     with _started([sys.executable, "-W", "ignore", "-c", _FAKE, str(port)]) as process:
         wait_ready(port)
-        yield Side("fakeredis", port, process.pid, is_complete=False)
+        yield Side("fakeredis", port, process.pid, does="easy")
+
+
+@contextmanager
+def bare() -> Iterator[Side]:
+    """What threads in Python can do at most, so to say."""
+    port = _free_port()
+    with _started([sys.executable, str(Path(__file__).with_name("bench_bare.py")), str(port)]) as process:
+        wait_ready(port)
+        yield Side("bare threads", port, process.pid, does="bare")
 
 
 _MANAGER = """
@@ -180,7 +189,7 @@ def manager() -> Iterator[Side]:
 
 SERVERS: dict[str, Callable[[], object]] = {
     "kvserver": kvserver, "redis": redis, "valkey": valkey, "memcached": memcached, "fakeredis": fakeredis,
-    "manager": manager,
+    "manager": manager, "bare": bare,
 }  # fmt: skip
 
 

@@ -43,6 +43,11 @@ class Workload:
     run: Callable[[Side, int], Sample]
     speaks: tuple[str, ...] = ("resp",)
     easy: bool = False  # any server can do it
+    bare: bool = False  # it is GET and SET by a few connections
+
+    def suits(self, side: Side) -> bool:
+        """Whether a server can do it, and in a reasonable time."""
+        return side.speaks in self.speaks and (side.does == "all" or getattr(self, side.does))
 
 
 # By redis-benchmark
@@ -63,8 +68,8 @@ def by_redis_benchmark(test: str, depth: int, clients: int, size: int, requests:
     what = {"incr": "INCR", "mset": f"MSET of 10 times {shown(size)}"}.get(test, f"{test.upper()} of {shown(size)}")
     crowd = "1 connection" if clients == 1 else f"{clients} connections"
     deep = f", {depth} deep" if depth > 1 else ""
-    easy = depth == 1 and clients <= 50 and size == 32 and test in ("get", "set")
-    return Workload(f"{what}, {crowd}{deep}", requests, run, easy=easy)
+    bare = clients <= 50 and size == 32 and test in ("get", "set")
+    return Workload(f"{what}, {crowd}{deep}", requests, run, easy=bare and depth == 1, bare=bare)
 
 
 def put_value(port: int, size: int) -> None:
