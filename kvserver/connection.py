@@ -188,11 +188,11 @@ class Connection:
             session.large_input = decoder.pending or len(received) > session.state.large_request
             decoder.limits = session.state.limits if session.authenticated else STRANGER
             try:
-                commands, gateway = decoder.feed(received), session.state.gateway
-                self._answer(commands if gateway is None else gateway.ahead(session, commands))
+                self._answer(decoder.feed(received))
             except ProtocolError as error:
                 self._refuse(error)
                 return
+            received = b""  # as nothing that was decoded, it is not kept while the client is idle
             if session.leaving:
                 if not session.dropped:
                     self._linger()
@@ -242,8 +242,9 @@ class Connection:
         replies: list[bytes] = []
         waiting = 0
         self._refusing = session.state.refuses_writes is not None
+        gateway = session.state.gateway
         may_run = isinstance(commands, list) and len(commands) >= _RUN and self._run_command is execute
-        following = iter(commands)
+        following = iter(commands if gateway is None else gateway.ahead(session, commands))
         try:
             words = next(following, None)
             while words is not None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,24 @@ def test_a_large_value_in_and_out(server: Server) -> None:
     assert received > 0.95 * SIZE, "the peak is measured"  # some of it in memory that the process had already
     assert received < 1.25 * SIZE
     assert sent < 4 * 1024 * 1024
+
+
+def test_an_idle_connection_keeps_nothing_of_its_last_commands(server: Server) -> None:
+    ping = b"*1\r\n$4\r\nPING\r\n"
+    many = 60 * 1024 // len(ping)
+    with ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            replies = stack.enter_context(sock.makefile("rb"))
+            for count in (1, many):
+                sock.sendall(ping * count)
+                assert replies.read(7 * count) == b"+PONG\r\n" * count
+            return sock
+
+        for _ in range(20):  # what the allocator keeps for all of them
+            connect()
+        before = server.forget_peak()
+        for _ in range(100):
+            connect()
+        assert server.forget_peak() - before < 100 * 120_000
