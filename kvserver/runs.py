@@ -25,9 +25,9 @@ _MOST = 64
 """Commands of a run."""
 _LONGEST = 200_000
 """Nanoseconds after which a run ends."""
-SHORT = 512
+_SHORT = 512
 """Bytes of a value that is a reply after which a run goes on; so the replies of one fit into what is sent at a time."""
-_SHORT = frozenset((int, type(None), SimpleString, Error))
+_ALWAYS_SHORT = frozenset((int, type(None), SimpleString, Error))
 """Kinds of replies that are always short."""
 
 
@@ -63,7 +63,7 @@ def execute_run(session: Session, words: list[bytes], following: Iterator[list[b
     if session.special or state.special or _brief(words) is None:
         return None
     # A push goes behind the reply to what has caused it; and any command may have to be logged as a large one.
-    if session.pushes is not None or session.large_input or state.large_reply < 2 * SHORT:
+    if session.pushes is not None or session.large_input or state.large_reply < 2 * _SHORT:
         return None
     run = Run(words)
     is_run = False
@@ -130,7 +130,9 @@ def _run_several(session: Session, run: Run, following: Iterator[list[bytes]]) -
             log_extraordinary(session, command, words, now - session.since)
         session.since = now
         words = next(following, None)
-        if now > end or (reply.__class__ not in _SHORT and (reply.__class__ is not bytes or len(reply) > SHORT)):
+        if now > end or (
+            reply.__class__ not in _ALWAYS_SHORT and (reply.__class__ is not bytes or len(reply) > _SHORT)
+        ):
             break
     run.next = words
     if command is not None:
