@@ -250,13 +250,14 @@ def check_exposure(flag: str, listeners: Iterable[Listener]) -> None:
 
 def leads_to(host: str, port: int, listeners: Iterable[Listener]) -> bool:
     """Whether who connects to a host and port from here reaches one of the listeners."""
+    same_port = [listener for listener in listeners if listener.kind != "unix" and listener.port == port]
+    if not same_port:  # and no name has to be looked up, which may take a while
+        return False
     try:
         found = {str(address[4][0]) for address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError:  # whoever connects will find out
         return False
-    for listener in listeners:
-        if listener.kind == "unix" or listener.port != port:
-            continue
+    for listener in same_port:
         own = ip_address(listener.sock.getsockname()[0].partition("%")[0])
         if str(own) in found or (own.is_unspecified and any(ip_address(each).is_loopback for each in found)):
             return True
