@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from kvserver.protocol.encoder import Encoding, encoding
+from kvserver.protocol.encoder import encoding
 
 if TYPE_CHECKING:
     from kvserver.access.users import User
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kvserver.protocol.replies import Deferred, Error, Reply
     from kvserver.pushes import PushQueue
     from kvserver.state import State
-    from kvserver.store.memory import Database, Keyspace
+    from kvserver.store.memory import Database
     from kvserver.tracking import Tracked
 
 _LONGEST_WAIT = 20 * 86400.0
@@ -86,74 +86,93 @@ class Transaction:
     """In a cluster mode: of its first two slots, a command that has keys there, by its name and as an example."""
 
 
-@dataclass(slots=True, eq=False)
 class Session:
     """One connection's state, from accept to close.
 
-    ``state`` is what all connections share.
+    Args:
+        state: what all connections share.
+        number: its identity, as in CLIENT ID.
+        address: the client's.
+        local_address: the one it has connected to.
+        descriptor: of its socket; -1 if it has none.
+        recovering: it runs what the journal holds, before anybody else is served.
     """
 
-    state: State
-    id: int
-    address: str
-    local_address: str
-    descriptor: int = -1
-    db: int = 0
-    protocol: int = 2
-    encoding: Encoding = field(default_factory=lambda: encoding(2))
-    user: User = field(init=False)
-    authenticated: bool = field(init=False)  # before, only what lets a client authenticate is allowed
-    name: bytes = b""
-    library_name: bytes = b""
-    library_version: bytes = b""
-    replies: Replies = Replies.ON
-    no_evict: bool = False
-    no_touch: bool = False
-    read_only: bool = False  # READONLY: it may be served by a replica; CLIENT LIST shows it, and no more comes of it
-    blocked: bool = False  # in a command that waits by design
-    leaving: bool = False  # close once what has been answered so far is sent
-    dropped: bool = False  # with leaving: send nothing more
-    last_command: Command | None = None
-    special: bool = False  # something below is in force that dispatch has to mind; see ``mind``
-    transaction: Transaction | None = None  # from MULTI to EXEC or DISCARD
-    executing: bool = False  # inside EXEC, where nothing waits
-    recovering: bool = False  # runs what the journal holds, before anybody else is served
-    watched: dict[tuple[int, bytes], bool] = field(default_factory=dict)
-    """What WATCH watches, and whether it existed then. Under the keyspace lock, as is ``dirty``."""
-    dirty: bool = False  # something that is watched has changed
-    ahead: dict[int, Reply] = field(default_factory=dict)  # in a gateway: replies to commands not yet run, by identity
-    monitoring: bool = False
-    tracking: Tracked | None = None  # under the keyspace lock
-    pushes: PushQueue | None = None  # from the first subscription on
-    subscriptions: tuple[dict[bytes, None], dict[bytes, None], dict[bytes, None]] = field(
-        default_factory=lambda: ({}, {}, {})
-    )
-    """Channels, patterns and shard channels. Under the lock of the server's PubSub."""
-    created: float = field(default_factory=time.monotonic)
-    since: int = field(default_factory=time.monotonic_ns)
-    """When the last command ended, or bytes came: monotonic nanoseconds, from which the next one's duration counts."""
-    usage: dict[Command, Tally] = field(default_factory=dict)  # what this connection's commands have cost
-    large_input: bool = False  # the bytes just read may hold a command for the log of large requests
-    commands: int = 0  # commands run
-    reads: int = 0  # recv calls that brought something
-    writes: int = 0  # send calls
-    received: int = 0  # bytes
-    sent: int = 0  # bytes
-    hits: int = 0  # of reads without the lock; the keyspace counts those with it
-    misses: int = 0
-    pending_input: int = 0  # bytes of a command that has not arrived whole
-    kept: int = 0  # bytes that the names it watches and is subscribed to take up
-    pause: Callable[[float | None, int | None], object] = field(init=False)  # the connection puts its own here
-    keyspace: Keyspace = field(init=False)
+    __slots__ = (
+        "address", "ahead", "authenticated", "blocked", "commands", "created", "db", "descriptor", "dirty", "dropped",
+        "encoding", "executing", "hits", "id", "kept", "keyspace", "large_input", "last_command", "leaving",
+        "library_name", "library_version", "local_address", "misses", "monitoring", "name", "no_evict", "no_touch",
+        "pause", "pending_input", "protocol", "pushes", "read_only", "reads", "received", "recovering", "replies",
+        "sent", "since", "special", "state", "subscriptions", "tracking", "transaction", "usage", "user", "watched",
+        "writes",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        self.pause = lambda seconds, _: self.state.stopping.wait(seconds)
-        self.keyspace = self.state.keyspace  # one step nearer: every command asks for it
+    def __init__(
+        self,
+        state: State,
+        number: int,
+        address: str,
+        local_address: str,
+        descriptor: int = -1,
+        *,
+        recovering: bool = False,
+    ) -> None:
+        self.state = state
+        self.id = number
+        self.address = address
+        self.local_address = local_address
+        self.descriptor = descriptor
+        self.db = 0
+        self.protocol = 2
+        self.encoding = encoding(2)
+        self.name = b""
+        self.library_name = b""
+        self.library_version = b""
+        self.replies = Replies.ON
+        self.no_evict = False
+        self.no_touch = False
+        self.read_only = False  # READONLY: it may be served by a replica; CLIENT LIST shows it, and no more comes of it
+        self.blocked = False  # in a command that waits by design
+        self.leaving = False  # close once what has been answered so far is sent
+        self.dropped = False  # with leaving: send nothing more
+        self.last_command: Command | None = None
+        self.special = False  # something below is in force that dispatch has to mind; see ``mind``
+        self.transaction: Transaction | None = None  # from MULTI to EXEC or DISCARD
+        self.executing = False  # inside EXEC, where nothing waits
+        self.recovering = recovering
+        self.watched: dict[tuple[int, bytes], bool] = {}
+        """What WATCH watches, and whether it existed then. Under the keyspace lock, as is ``dirty``."""
+        self.dirty = False  # something that is watched has changed
+        self.ahead: dict[int, Reply] = {}  # in a gateway: replies to commands not yet run, by identity
+        self.monitoring = False
+        self.tracking: Tracked | None = None  # under the keyspace lock
+        self.pushes: PushQueue | None = None  # from the first subscription on
+        self.subscriptions: tuple[dict[bytes, None], dict[bytes, None], dict[bytes, None]] = ({}, {}, {})
+        """Channels, patterns and shard channels. Under the lock of the server's PubSub."""
+        self.created = time.monotonic()
+        self.since = time.monotonic_ns()
+        """When the last command ended, or bytes came: monotonic nanoseconds, from which the next one's time counts."""
+        self.usage: dict[Command, Tally] = {}  # what this connection's commands have cost
+        self.large_input = False  # the bytes just read may hold a command for the log of large requests
+        self.commands = 0  # commands run
+        self.reads = 0  # recv calls that brought something
+        self.writes = 0  # send calls
+        self.received = 0  # bytes
+        self.sent = 0  # bytes
+        self.hits = 0  # of reads without the lock; the keyspace counts those with it
+        self.misses = 0
+        self.pending_input = 0  # bytes of a command that has not arrived whole
+        self.kept = 0  # bytes that the names it watches and is subscribed to take up
+        self.keyspace = state.keyspace  # one step nearer: every command asks for it
+        self.pause: Callable[[float | None, int | None], object] = lambda seconds, _: state.stopping.wait(seconds)
+        """Waits; a connection puts its own here, which also ends with the connection."""
         self._be_anybody()
 
     def _be_anybody(self) -> None:
         users = self.state.users
-        self.user, self.authenticated = users.default, users.is_open or self.recovering
+        self.user: User = users.default
+        # Before it is, only what lets a client authenticate is allowed.
+        self.authenticated: bool = users.is_open or self.recovering
         self.mind()
 
     def be(self, user: User) -> None:

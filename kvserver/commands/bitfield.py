@@ -12,7 +12,8 @@ from kvserver.commands.arguments import integer
 from kvserver.commands.bitmaps import bit_offset
 from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.protocol.replies import Error, Reply
-from kvserver.store.memory import Database, Edited
+from kvserver.store.memory import Database
+from kvserver.store.values import Edited
 
 _bitmap = partial(command, group=Group.BITMAP)
 _ENCODING = re.compile(rb"([iu])([1-9][0-9]?)")

@@ -13,7 +13,8 @@ from kvserver import errors
 from kvserver.commands.arguments import as_integer, integer
 from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.protocol.replies import Deferred, Error
-from kvserver.store.memory import Database, Edited
+from kvserver.store.memory import Database
+from kvserver.store.values import Edited
 
 _bitmap = partial(command, group=Group.BITMAP)
 _READ = Keys(1, 1, 1, "RO access")

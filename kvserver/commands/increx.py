@@ -12,7 +12,8 @@ from kvserver.commands.arguments import INTEGER_MAX, INTEGER_MIN, TIME_OPTIONS, 
 from kvserver.commands.longdouble import LARGEST, LongDouble
 from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.protocol.replies import Error, Reply
-from kvserver.store.memory import Database, Formatted
+from kvserver.store.memory import Database
+from kvserver.store.values import Formatted
 
 Number = int | Fraction
 

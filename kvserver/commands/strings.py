@@ -11,7 +11,8 @@ from kvserver.commands.conditional import is_met, store
 from kvserver.commands.longdouble import LongDouble
 from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString
-from kvserver.store.memory import Database, Edited, Formatted
+from kvserver.store.memory import Database
+from kvserver.store.values import Edited, Formatted
 
 _string = partial(command, group=Group.STRING)
 
@@ -255,8 +256,9 @@ def _range(db: Database, key: bytes, start: bytes, end: bytes) -> bytes:
     value = db.get(key) or b""
     if first < 0 and last < 0 and first > last:
         return b""
-    first = max(0, first + len(value)) if first < 0 else first
-    last = max(0, last + len(value)) if last < 0 else last
+    size = len(value)
+    first = max(0, first + size) if first < 0 else min(first, size)
+    last = max(0, last + size) if last < 0 else min(last, size)
     return bytes(value[first : last + 1])
 
 

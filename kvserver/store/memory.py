@@ -21,6 +21,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from sys import getsizeof
 
@@ -31,7 +32,7 @@ from kvserver.store.leases import Leases
 from kvserver.store.lock import Lock, RecordingLock
 from kvserver.store.observers import Listener, Recorder
 from kvserver.store.outcomes import Outcomes
-from kvserver.store.scan import Snapshot
+from kvserver.store.scan import Snapshot, still_live
 
 TABLE_BYTES = 48
 """What an entry takes up of its table: of a dict 30 to 60, as it doubles. The table is not weighed itself, since keys
@@ -45,18 +46,6 @@ DEADLINE_BYTES = 160 + TABLE_BYTES
 def size_of(key: bytes, value: bytes) -> int:
     """Bytes that a key takes up with its value: of both Python's header and the text, rounded up to 16; and a place."""
     return (len(key) + 48 & -16) + (len(value) + 48 & -16) + TABLE_BYTES
-
-
-class Edited(bytes):
-    """A value that a command changed in place (APPEND, SETRANGE): the same bytes, but reported as ``raw``."""
-
-    __slots__ = ()
-
-
-class Formatted(bytes):
-    """A number that a command wrote as text (INCRBYFLOAT): the same bytes, but not reported as ``int``."""
-
-    __slots__ = ()
 
 
 class Keyspace:
@@ -210,9 +199,7 @@ class Database:
 
     def live_keys(self) -> Callable[[], list[bytes]]:
         """Take hold of the present keys; the function returned lists them once the lock is released."""
-        keys, now = list(self.values), self.keyspace.now
-        deadlines = self.deadlines.copy()
-        return lambda: [key for key in keys if deadlines.get(key, now + 1) > now] if deadlines else keys
+        return partial(still_live, list(self.values), self.deadlines.copy(), self.keyspace.now)
 
     def take_snapshot(self, *, fresh: bool) -> Callable[[], Snapshot]:
         """The snapshot SCAN walks; the function returned builds it, if need be, once the lock is released.

@@ -19,6 +19,11 @@ def _place(key: bytes) -> int:
     return hash(key) & _MASK
 
 
+def still_live(keys: list[bytes], deadlines: dict[bytes, int], now: int) -> list[bytes]:
+    """Those of the keys that have no deadline up to ``now``."""
+    return [key for key in keys if deadlines.get(key, now + 1) > now] if deadlines else keys
+
+
 class Snapshot:
     """The keys of one moment, in buckets by the leading bits of their place. Never changes once built."""
 

@@ -21,7 +21,7 @@ from kvserver.protocol.inline import split_arguments
 from kvserver.protocol.replies import Error
 from kvserver.runs import execute_run
 from kvserver.session import Session
-from kvserver.store.memory import Edited
+from kvserver.store.values import Edited
 
 OTHERS = [
     "MULTI", "EXEC", "DISCARD", "SELECT 0", "SELECT 1", "PING", "NOSUCH", "GET", "GET k k", "SET k", "INCR big",
