@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, multiple, rule
 
 import kvserver
-from kvserver.commands.keys import scan
+from kvserver.commands.databases import scan
 from kvserver.protocol.replies import Deferred
 from kvserver.store.memory import Keyspace
 

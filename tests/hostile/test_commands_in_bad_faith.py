@@ -14,7 +14,7 @@ from hostile.conftest import Besiege
 from hostile.siege import PATIENCE, Siege, request
 
 import kvserver
-from kvserver.commands import keys as keys_commands
+from kvserver.commands import databases
 
 pytestmark = pytest.mark.untraced  # it measures, and coverage costs
 
@@ -167,7 +167,7 @@ def test_22_nobody_waits_for_the_matching(
 
         return matches
 
-    monkeypatch.setattr(keys_commands, "compile_glob", compile_slowly)
+    monkeypatch.setattr(databases, "compile_glob", compile_slowly)
     with Wire(siege.arena.server.port) as wire:
         wire.ask("SET", "k", "v")
         wire.send(b"".join(request(*words) for words in commands))
