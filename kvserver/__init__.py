@@ -11,6 +11,7 @@ For embedding::
 
 from typing import TYPE_CHECKING
 
+from kvserver.build import choose as _choose
 from kvserver.version import __version__
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ __all__ = [
     "__version__",
     "command",
 ]
+
+
+_choose()
 
 
 def __getattr__(name: str) -> object:

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from kvserver import config, systemd
+from kvserver.build import is_compiled
 from kvserver.config import ConfigError
 from kvserver.journal import tools
 from kvserver.observe.log import LogFile, configure, get_logger
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         allow_abbrev=False,
     )
-    result.add_argument("--version", action="version", version=f"kvserver {__version__}")
+    result.add_argument("--version", action="version", version=_version())
     result.add_argument("--config", metavar="FILE", help="Read settings from this TOML file.")
     for option in config.OPTIONS:
         default = option.kind.show(option.default) or "none"
@@ -65,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
             help=f"{option.summary} [{default}]".replace("%", "%%"),
         )
     return result
+
+
+def _version() -> str:
+    return f"kvserver {__version__}{', compiled' if is_compiled() else ''}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

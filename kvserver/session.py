@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kvserver.protocol.encoder import encoding
 
@@ -54,20 +54,27 @@ class Replies(Enum):
     SKIPPING = "skipping"
 
 
-class Forwarded(NamedTuple):
+class Forwarded:
     """A queued command that the backend is to run.
 
-    Attributes:
+    Args:
         command: its entry in the table.
         words: the command.
         refusal: gives why the user may not run it any more, if that is so by then.
         account: counts that it was run, and how long that took.
     """
 
-    command: Command
-    words: list[bytes]
-    refusal: Callable[[], Error | None]
-    account: Callable[[], object]
+    def __init__(
+        self,
+        command: Command,
+        words: list[bytes],
+        refusal: Callable[[], Error | None],
+        account: Callable[[], object],
+    ) -> None:
+        self.command = command
+        self.words = words
+        self.refusal = refusal
+        self.account = account
 
 
 @dataclass(slots=True)

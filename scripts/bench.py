@@ -35,7 +35,7 @@ __all__ = ["Side", "kvserver", "redis"]  # for the other scripts
 
 MEMORY, LOADING = "memory", "loading"
 FSYNC = ("always", "everysec")
-NAMES = {"kvserver": "kvserver", "redis": "redis-server", "valkey": "valkey-server"}
+NAMES = {"kvserver": "kvserver", "compiled": "kvserver, compiled", "redis": "redis-server", "valkey": "valkey-server"}
 
 
 def main() -> int:

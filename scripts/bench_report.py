@@ -16,6 +16,7 @@ Results = dict[str, dict[str, list[Sample]]]
 """Samples by workload and server."""
 REFERENCE = "redis-server"
 MANAGER = "Manager().dict()"
+COMPILED = "kvserver, compiled"
 
 
 def machine() -> str:
@@ -88,11 +89,12 @@ def _ratios(results: Results, servers: Sequence[str]) -> str:
 
 _PROGRAMS = (
     *(
-        (f"{work}, {crowd}", ("kvclient", "kvserver"), ("redis-py", REFERENCE))
+        (f"{work}, {crowd}", ("kvclient", server), ("redis-py", REFERENCE))
+        for server in ("kvserver", COMPILED)
         for work in ("GET", "pipelines of 100 SETs", "mixed, Zipf")
         for crowd in ("1 process", "4 processes")
     ),
-    ("GET, 1 process", ("kvclient", "kvserver"), ("manager", MANAGER)),
+    *(("GET, 1 process", ("kvclient", server), ("manager", MANAGER)) for server in ("kvserver", COMPILED)),
 )
 """What a program in Python may have in place of what it has: workload, and library and server of both."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import shutil
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 STARTED_WITHIN = 60
@@ -37,8 +39,12 @@ class Side:
 
 
 @contextmanager
-def _started(command: list[str], where: str = ".") -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=where)
+def _started(
+    command: list[str], where: str = ".", environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=where, env=os.environ | (environment or {})
+    )
     try:
         yield process
     finally:
@@ -80,15 +86,43 @@ def _folder(given: str | None) -> Iterator[str]:
 
 
 @contextmanager
-def kvserver(fsync: str | None = None, *flags: str, folder: str | None = None) -> Iterator[Side]:
+def _kvserver(
+    name: str, environment: dict[str, str], fsync: str | None, flags: tuple[str, ...], folder: str | None
+) -> Iterator[Side]:
     command = [sys.executable, "-m", "kvserver", "--port", "0", "--log-level", "error", *flags]
     with _folder(folder) as data:
         command += ["--data-dir", data, "--fsync", fsync] if fsync else []
-        with _started(command) as process:
+        with _started(command, environment=environment) as process:
             assert process.stdout is not None
             port = int(process.stdout.readline().rpartition(":")[2])
             wait_ready(port)
-            yield Side("kvserver", port, process.pid)
+            yield Side(name, port, process.pid)
+
+
+@contextmanager
+def kvserver(fsync: str | None = None, *flags: str, folder: str | None = None) -> Iterator[Side]:
+    with _kvserver("kvserver", {}, fsync, flags, folder) as side:
+        yield side
+
+
+@contextmanager
+def compiled(fsync: str | None = None, *flags: str, folder: str | None = None) -> Iterator[Side]:
+    """The same, with what is called for every command compiled."""
+    with _kvserver("kvserver, compiled", {"PYTHONPATH": _compile()}, fsync, flags, folder) as side:
+        yield side
+
+
+@cache
+def _compile() -> str:
+    """A folder with the packages compiled; it goes when this program ends."""
+    if importlib.util.find_spec("mypyc") is None or shutil.which("cc") is None:
+        raise MissingError("mypy is not installed (PyPI), or no C compiler; they compile kvserver")
+    folder = tempfile.mkdtemp(prefix="bench-compiled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    print("bench: compiling, for a minute", file=sys.stderr)
+    program = Path(__file__).with_name("compile.py")
+    subprocess.run([sys.executable, str(program), folder], stdout=subprocess.DEVNULL, check=True)
+    return folder
 
 
 @contextmanager
@@ -188,8 +222,8 @@ def manager() -> Iterator[Side]:
 
 
 SERVERS: dict[str, Callable[[], object]] = {
-    "kvserver": kvserver, "redis": redis, "valkey": valkey, "memcached": memcached, "fakeredis": fakeredis,
-    "manager": manager, "bare": bare,
+    "kvserver": kvserver, "compiled": compiled, "redis": redis, "valkey": valkey, "memcached": memcached,
+    "fakeredis": fakeredis, "manager": manager, "bare": bare,
 }  # fmt: skip
 
 

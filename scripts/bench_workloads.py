@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench_servers import Side, cpu_seconds, kvserver, redis, resident, valkey
+from bench_servers import Side, compiled, cpu_seconds, kvserver, redis, resident, valkey
 
 PATIENCE = 300
 ONE_RUN = 60
@@ -177,7 +177,7 @@ def memory_by_connection(side: Side, count: int) -> float:
 
 # With the disk
 
-DURABLE = {"kvserver": kvserver, "redis": redis, "valkey": valkey}
+DURABLE = {"kvserver": kvserver, "compiled": compiled, "redis": redis, "valkey": valkey}
 
 
 def loading_seconds(name: str, keys: int) -> float:

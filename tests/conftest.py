@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from support import need, real_valkey
 
 import kvserver
+from kvserver.build import is_compiled
 from kvserver.observe.log import rate_limit
 
 # CI runs the same examples every time; a person may look for new ones with --hypothesis-profile=explore.
@@ -27,8 +28,11 @@ settings.load_profile("ci")
 @pytest.hookimpl(trylast=True)  # after Hypothesis, which marks its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave coverage out where hundreds of examples are tried: it takes them three times as long, and plain tests
-    reach the same lines. Tests that measure time or memory say so for themselves."""
+    reach the same lines. Tests that measure time or memory say so for themselves. Also leave out those that reach into
+    modules, where these are compiled."""
     for item in items:
+        if is_compiled() and item.get_closest_marker("interpreted") is not None:
+            item.add_marker(pytest.mark.skip("kvserver is compiled here"))
         if item.get_closest_marker("hypothesis") is not None:
             item.add_marker("untraced")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import partial
-from inspect import cleandoc
 from textwrap import wrap
 
 from kvserver import errors
@@ -235,7 +234,7 @@ def _explanation(entry: Command) -> str:
     usage = f"{_spoken(entry)} {entry.syntax}".rstrip()
     # Broken between options only, not between an option and its value.
     lines = [line.replace("\xa0", " ") for line in _wrapped(_INSIDE.sub("\xa0", usage), "", "    ")]
-    for paragraph in cleandoc(entry.handler.__doc__ or "").split("\n\n"):
+    for paragraph in entry.documentation.split("\n\n"):
         lines += ["", *_wrapped(paragraph)]
     lines += ["", f"Complexity: {entry.complexity}. Since: {entry.since}."]
     for subcommand in every(entry.subcommands):

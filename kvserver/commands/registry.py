@@ -6,10 +6,14 @@ COMMAND DOCS and HELP. Nothing is listed anywhere else.
 
 from __future__ import annotations
 
+import ast
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
+from functools import cache
+from inspect import cleandoc
 from typing import Any, TypeVar
 
 from kvserver.commands.arguments import as_integer
@@ -116,7 +120,22 @@ class Command:
     @property
     def summary(self) -> str:
         """One sentence: the first line of the handler's docstring."""
-        return (self.handler.__doc__ or "").strip().partition("\n")[0]
+        return self.documentation.partition("\n")[0]
+
+    @property
+    def documentation(self) -> str:
+        """The handler's docstring, cleaned."""
+        handler = self.handler
+        return cleandoc(handler.__doc__ or _docstrings(handler.__module__).get(handler.__name__, ""))
+
+
+@cache
+def _docstrings(module: str) -> dict[str, str]:
+    """The docstrings of a module's functions, by its source: what is compiled has none."""
+    package, _, name = module.rpartition(".")
+    source = pkgutil.get_data(package, f"{name}.py") if package else None
+    functions = [node for node in ast.parse(source or b"").body if isinstance(node, ast.FunctionDef)]
+    return {node.name: ast.get_docstring(node) or "" for node in functions}
 
 
 COMMANDS: dict[bytes, Command] = {}

@@ -256,10 +256,9 @@ def _range(db: Database, key: bytes, start: bytes, end: bytes) -> bytes:
     value = db.get(key) or b""
     if first < 0 and last < 0 and first > last:
         return b""
-    size = len(value)
-    first = max(0, first + size) if first < 0 else min(first, size)
-    last = max(0, last + size) if last < 0 else min(last, size)
-    return bytes(value[first : last + 1])
+    first = max(0, first + len(value)) if first < 0 else first
+    last = max(0, last + len(value)) if last < 0 else last
+    return bytes(value[first : last + 1]) if first <= last else b""
 
 
 @_string(

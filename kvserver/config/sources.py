@@ -13,7 +13,7 @@ from kvserver.config.kinds import ConfigError, Password, ServerURL, hash_passwor
 from kvserver.config.settings import OPTIONS, Config
 
 _BY_FILE_NAME = {name: option for option in OPTIONS for name in (option.name.replace("_", "-"), option.config_name)}
-_NOT_SETTINGS = {"KVSERVER_CONFIG", "KVSERVER_PURE"}  # KVSERVER_PURE: see protocol/inner.py
+_NOT_SETTINGS = {"KVSERVER_CONFIG", "KVSERVER_COMPILE", "KVSERVER_PURE"}  # the last two: see build.py
 
 
 def load(flags: Mapping[str, str], environment: Mapping[str, str] | None = None, file: str | None = None) -> Config:

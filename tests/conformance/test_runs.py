@@ -199,6 +199,7 @@ def test_the_slow_log_names_the_slow_one(session: Session, monkeypatch: pytest.M
     assert [entry.words for entry in entries] == [[b"SET", b"slow", b"1"]]
 
 
+@pytest.mark.interpreted
 def test_a_defect_is_logged_without_the_lock(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     held = []
     monkeypatch.setattr(dispatch, "_report", lambda *_: held.append(session.keyspace.held()))

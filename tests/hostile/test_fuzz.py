@@ -82,6 +82,7 @@ def test_a_broken_server_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fuzz, "PROGRAM", [sys.executable, "-c", _BROKEN.format(defect=defect)])
+    monkeypatch.setenv("KVSERVER_PURE", "1")  # what it breaks must not be compiled
     monkeypatch.setattr(fuzz, "WAIT", 0.5)
     with pytest.raises(fuzz.FoundError, match=found):
         fuzz.fuzz(60, seed=9, rounds=100, valkey=valkey_port if beside_valkey else None)

@@ -51,6 +51,7 @@ def wait_until_blocked(siege: Siege, session: Session) -> None:
 # Row 6: a command that never becomes whole
 
 
+@pytest.mark.interpreted
 def test_6_a_trickle_is_ended_at_its_deadline(besiege: Besiege, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Time(monkeypatch)
     with besiege(request_timeout=1000) as siege, siege.arena.connect() as sock:
@@ -247,6 +248,7 @@ def _send_and_half_close(sock: socket.socket, data: bytes) -> None:
 # A reply too large
 
 
+@pytest.mark.interpreted
 def test_a_reply_that_does_not_fit_memory_ends_its_connection_only(
     siege: Siege, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,7 @@ def test_a_client_that_quits_gets_its_last_replies(data: Path) -> None:
 # everysec and no
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("fsync", ["everysec", "no"])
 def test_writes_are_refused_before_anybody_is_dropped(
     data: Path, disk: Disk, fsync: str, monkeypatch: pytest.MonkeyPatch

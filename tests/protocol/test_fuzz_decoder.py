@@ -47,6 +47,7 @@ def _forgets_where_it_stopped(decoder: Any) -> None:
     decoder._position = decoder._scanned = 0
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(
     ("method", "broken"), [("_take_rest", _forgets_the_rest), ("_compact", _forgets_where_it_stopped)]
 )

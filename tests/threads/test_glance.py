@@ -162,12 +162,14 @@ def meet(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[An
         return readers[0].result(PATIENCE), before, bench.run(reads)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("case", HALVES)
 def test_a_change_is_seen_whole(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, before, after = meet(case, monkeypatch)
     assert seen in (before, after)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("case", HALVES)
 def test_the_steps_are_what_keeps_readers_away(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Steps, "__enter__", lambda _: None)
@@ -187,6 +189,7 @@ def test_a_block_of_the_embedding_program_is_seen_whole() -> None:
         assert seen.result(PATIENCE) == b"2"
 
 
+@pytest.mark.interpreted
 def test_a_change_between_two_looks_is_noticed(bench: Bench) -> None:
     """The reader has looked at the steps, then a whole change is made, then it reads."""
 

@@ -161,6 +161,7 @@ COLLISIONS: dict[str, tuple[str, str, str, type[WatchedLock]]] = {
 }
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("broken", [False, True], ids=["with the lock", "without"])
 @pytest.mark.parametrize("case", COLLISIONS)
 def test_the_lock_is_what_gives_an_order(case: str, broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:

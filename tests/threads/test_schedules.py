@@ -23,6 +23,7 @@ from kvserver.session import Session
 from kvserver.state import State
 from kvserver.store.memory import Database
 
+pytestmark = pytest.mark.interpreted
 PATIENCE = 60
 NOW = 1_000_000_000_000
 Words = list[bytes]
