@@ -108,7 +108,7 @@ def kvserver(fsync: str | None = None, *flags: str, folder: str | None = None) -
 @contextmanager
 def compiled(fsync: str | None = None, *flags: str, folder: str | None = None) -> Iterator[Side]:
     """The same, with what is called for every command compiled."""
-    with _kvserver("kvserver, compiled", {"PYTHONPATH": _compile()}, fsync, flags, folder) as side:
+    with _kvserver("kvserver, compiled", _compiled_first(_compile()), fsync, flags, folder) as side:
         yield side
 
 
@@ -122,7 +122,15 @@ def _compile() -> str:
     print("bench: compiling, for a minute", file=sys.stderr)
     program = Path(__file__).with_name("compile.py")
     subprocess.run([sys.executable, str(program), folder], stdout=subprocess.DEVNULL, check=True)
+    command = [sys.executable, "-m", "kvserver", "--version"]
+    said = subprocess.run(command, env=os.environ | _compiled_first(folder), capture_output=True, text=True, check=True)
+    if "compiled" not in said.stdout:
+        raise SystemExit(f"bench: what was compiled is not what is started: {said.stdout}")
     return folder
+
+
+def _compiled_first(folder: str) -> dict[str, str]:
+    return {"PYTHONPATH": folder, "PYTHONSAFEPATH": "1"}  # otherwise the current folder is the first
 
 
 @contextmanager
