@@ -67,6 +67,13 @@ class _InputTimeoutError(Exception):
         self.why = why
 
 
+def _next_size(size: int, received: int) -> int:
+    """How many bytes to ask for next: more if the client has filled the buffer, fewer if it has hardly used it."""
+    if received == size:
+        return min(_RECV_MAX, size * 2)
+    return max(_RECV_MIN, size // 2) if received < size // 4 else size
+
+
 def _input_timeout(error: OSError, deadline: float) -> _InputTimeoutError:
     if error.errno == errno.ETIMEDOUT:  # the system has given up its probes
         return _InputTimeoutError(End.KEEPALIVE)
@@ -180,8 +187,7 @@ class Connection:
                     deadline = self._watch(deadline)
                     continue
                 return
-            # Large reads are worth their buffer only while the client fills it.
-            size = min(_RECV_MAX, size * 2) if len(received) == size else _RECV_MIN
+            size = _next_size(size, len(received))
             session.reads += 1
             session.received += len(received)
             session.since = time.monotonic_ns()
