@@ -67,11 +67,20 @@ class _InputTimeoutError(Exception):
         self.why = why
 
 
-def _next_size(size: int, received: int) -> int:
-    """How many bytes to ask for next: more if the client has filled the buffer, fewer if it has hardly used it."""
+def _next_size(size: int, received: int, before: int) -> tuple[int, int]:
+    """How many bytes to ask for next: more if the client has filled the buffer, fewer if it has hardly used it.
+
+    Args:
+        size: bytes that were asked for.
+        received: bytes that came.
+        before: bytes that came before them, since a buffer was last not filled.
+
+    Returns:
+        The size, and ``before`` for the next time.
+    """
     if received == size:
-        return min(_RECV_MAX, size * 2)
-    return max(_RECV_MIN, size // 2) if received < size // 4 else size
+        return min(_RECV_MAX, size * 2), before + received
+    return (max(_RECV_MIN, size // 2) if before + received < size // 4 else size), 0
 
 
 def _input_timeout(error: OSError, deadline: float) -> _InputTimeoutError:
@@ -171,7 +180,7 @@ class Connection:
 
     def _serve(self) -> None:
         session, decoder, stream = self._session, self._decoder, self._stream
-        size = _RECV_MIN
+        size, together = _RECV_MIN, 0
         deadline = 0.0  # for the rest of a half-received command; 0 while there is none
         while not self._stopping:
             if session.state.config.timeout != self._idle_limit and not deadline:
@@ -187,7 +196,7 @@ class Connection:
                     deadline = self._watch(deadline)
                     continue
                 return
-            size = _next_size(size, len(received))
+            size, together = _next_size(size, len(received), together)
             session.reads += 1
             session.received += len(received)
             session.since = time.monotonic_ns()

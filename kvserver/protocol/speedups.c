@@ -8,8 +8,8 @@
 #include <Python.h>
 
 #define SHORT_COUNT 64      /* as in pure.py */
-#define SHORT_LENGTH 4096
-#define MAX_DIGITS 4        /* of either */
+#define SHORT_LENGTH 16384
+#define MAX_DIGITS 5        /* of either */
 
 typedef struct {
     const char *text;

@@ -312,11 +312,12 @@ def test_the_words_of_a_command_have_a_limit_together() -> None:
 
 
 def test_limits_may_change_between_reads() -> None:
-    decoder = Decoder(Limits(bulk=5000))
-    assert list(decoder.feed(encode([b"x" * 5000]))) == [[b"x" * 5000]]
-    decoder.limits = Limits(bulk=4999)
+    size = pure.SHORT_LENGTH + 1
+    decoder = Decoder(Limits(bulk=size))
+    assert list(decoder.feed(encode([b"x" * size]))) == [[b"x" * size]]
+    decoder.limits = Limits(bulk=size - 1)
     with pytest.raises(ProtocolError):
-        list(decoder.feed(encode([b"x" * 5000])))
+        list(decoder.feed(encode([b"x" * size])))
 
 
 LONG = 64 * 1024
