@@ -61,9 +61,12 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         self._folder = tempfile.mkdtemp()
         is_editable = version == "editable"
+        with_modules = _wants_modules() and not is_editable
         try:
-            built = compile_in(Path(self._folder), Path(self.root), with_modules=_wants_modules() and not is_editable)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - what setuptools raises differs between compilers
+            built = compile_in(Path(self._folder), Path(self.root), with_modules=with_modules)
+        except (Exception, SystemExit) as error:
+            if with_modules:
+                raise SystemExit(f"KVSERVER_COMPILE=1, but nothing can be compiled: {error}") from error
             self.app.display_warning(f"nothing was compiled; kvserver will be slower: {error}")
             return
         for name, path in built.items():

@@ -46,3 +46,16 @@ def test_without(tmp_path: Path, variable: str, value: str) -> None:
     assert name.endswith("-py3-none-any.whl")
     assert "kvserver/protocol/pure.py" in files
     assert ("nothing was compiled" in said) == (variable == "CC")
+
+
+def test_what_is_asked_for_and_cannot_be_had(tmp_path: Path) -> None:
+    """To compile the Python modules takes a minute (scripts/test-compiled does); here it fails at once."""
+    (tmp_path / "mypyc").mkdir()
+    (tmp_path / "mypyc" / "__init__.py").touch()
+    (tmp_path / "mypyc" / "build.py").write_text("raise ImportError('no mypyc here')")
+    environment = os.environ | {"KVSERVER_COMPILE": "1", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "wheel")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "KVSERVER_COMPILE=1, but nothing can be compiled: no mypyc here"
+    assert not list(tmp_path.glob("wheel/*.whl"))
