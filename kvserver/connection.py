@@ -161,7 +161,7 @@ class Connection:
 
     def _serve(self) -> None:
         session, decoder, stream = self._session, self._decoder, self._stream
-        size, together = RECV_MIN, 0
+        size, before = RECV_MIN, 0  # bytes to ask for, as next_size has it
         deadline = 0.0  # for the rest of a half-received command; 0 while there is none
         while not self._stopping:
             if session.state.config.timeout != self._idle_limit and not deadline:
@@ -177,7 +177,7 @@ class Connection:
                     deadline = self._watch(deadline)
                     continue
                 return
-            size, together = next_size(size, len(received), together)
+            size, before = next_size(size, len(received), before)
             session.reads += 1
             session.received += len(received)
             session.since = time.monotonic_ns()

@@ -2,6 +2,9 @@
 
 Other threads only read it, for CLIENT LIST and INFO; each field is replaced as a whole, so they see an old or a new
 value and never half of one. The exceptions say whose lock they are under.
+
+Two classes here are plain ones, not dataclasses, for mypyc's sake (scripts/compile.py): it looks up the types of a
+dataclass' fields when the module is imported, when those of modules that import this one are not there yet.
 """
 
 from __future__ import annotations
@@ -63,6 +66,8 @@ class Forwarded:
         refusal: gives why the user may not run it any more, if that is so by then.
         account: counts that it was run, and how long that took.
     """
+
+    __slots__ = ("account", "command", "refusal", "words")
 
     def __init__(
         self,

@@ -15,9 +15,8 @@ import ssl
 import time
 
 from kvserver.config import Config, ConfigError
+from kvserver.sockets import RECV_MAX, RECV_MIN, next_size
 
-_RECV_MIN = 4 * 1024
-_RECV_MAX = 128 * 1024
 _RECORD_HEADER = 5
 _ENCRYPT_AT_ONCE = 64 * 1024
 """Bytes. A large reply is not held a second time, encrypted."""
@@ -111,7 +110,7 @@ class TLSStream:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._record = bytearray()  # the beginning of one that has not arrived whole
-        self._recv_size = _RECV_MIN
+        self._recv_size, self._before = RECV_MIN, 0  # as next_size has it
 
     @property
     def in_record(self) -> bool:
@@ -136,7 +135,7 @@ class TLSStream:
                 if left <= 0:
                     raise TimeoutError
                 self._sock.settimeout(left)
-            data = self._sock.recv(_RECV_MIN)
+            data = self._sock.recv(RECV_MIN)
             if not data:
                 raise ConnectionAbortedError
             self._feed(data)
@@ -162,14 +161,14 @@ class TLSStream:
         """
         if not self._incoming.pending:  # the client's first commands may have come with the end of the handshake
             data = self._sock.recv(self._recv_size)
-            self._recv_size = min(_RECV_MAX, self._recv_size * 2) if len(data) == self._recv_size else _RECV_MIN
+            self._recv_size, self._before = next_size(self._recv_size, len(data), self._before)
             if not data:
                 return b""
             self._feed(data)
         plain: list[bytes] = []
         try:
             while self._incoming.pending or self._tls.pending():
-                chunk = self._tls.read(_RECV_MAX)
+                chunk = self._tls.read(RECV_MAX)
                 if not chunk:
                     break
                 plain.append(chunk)

@@ -59,11 +59,11 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if os.environ.get("KVSERVER_PURE") == "1":
             return
-        self._folder = tempfile.mkdtemp()
+        self._folder = tempfile.TemporaryDirectory()  # also goes when this raises
         is_editable = version == "editable"
         with_modules = _wants_modules() and not is_editable
         try:
-            built = compile_in(Path(self._folder), Path(self.root), with_modules=with_modules)
+            built = compile_in(Path(self._folder.name), Path(self.root), with_modules=with_modules)
         except (Exception, SystemExit) as error:
             if with_modules:
                 raise SystemExit(f"KVSERVER_COMPILE=1, but nothing can be compiled: {error}") from error
@@ -81,7 +81,7 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         if hasattr(self, "_folder"):
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.cleanup()
 
 
 def _wants_modules() -> bool:

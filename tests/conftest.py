@@ -30,8 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave coverage out where hundreds of examples are tried: it takes them three times as long, and plain tests
     reach the same lines. Tests that measure time or memory say so for themselves. Also leave out those that reach into
     modules, where these are compiled."""
+    compiled = is_compiled()
     for item in items:
-        if is_compiled() and item.get_closest_marker("interpreted") is not None:
+        if compiled and item.get_closest_marker("interpreted") is not None:
             item.add_marker(pytest.mark.skip("kvserver is compiled here"))
         if item.get_closest_marker("hypothesis") is not None:
             item.add_marker("untraced")

@@ -10,6 +10,7 @@ import ast
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
 from functools import cache
@@ -131,9 +132,11 @@ class Command:
 
 @cache
 def _docstrings(module: str) -> dict[str, str]:
-    """The docstrings of a module's functions, by its source: what is compiled has none."""
+    """The docstrings of a module's functions, by its source, if it is there: what is compiled has none."""
     package, _, name = module.rpartition(".")
-    source = pkgutil.get_data(package, f"{name}.py") if package else None
+    source = None
+    with suppress(OSError):
+        source = pkgutil.get_data(package, f"{name}.py") if package else None
     functions = [node for node in ast.parse(source or b"").body if isinstance(node, ast.FunctionDef)]
     return {node.name: ast.get_docstring(node) or "" for node in functions}
 

@@ -32,7 +32,7 @@ from kvserver.store.leases import Leases
 from kvserver.store.lock import Lock, RecordingLock
 from kvserver.store.observers import Listener, Recorder
 from kvserver.store.outcomes import Outcomes
-from kvserver.store.scan import Snapshot, still_live
+from kvserver.store.scan import Snapshot, present, still_live
 
 TABLE_BYTES = 48
 """What an entry takes up of its table: of a dict 30 to 60, as it doubles. The table is not weighed itself, since keys
@@ -228,8 +228,7 @@ class Database:
 
     def still_there(self, keys: list[bytes]) -> list[bytes]:
         """Those of the keys that exist. Lock not held: a key that comes or goes just now may be told either way."""
-        now, values, deadlines = self.keyspace.clock(), self.values, self.deadlines
-        return [key for key in keys if key in values and deadlines.get(key, now + 1) > now]
+        return present(keys, self.values, self.deadlines, self.keyspace.clock())
 
     def random_key(self) -> bytes | None:
         """Any key; O(n), at the speed of a C loop, because a dict has no random access."""

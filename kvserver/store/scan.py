@@ -8,6 +8,8 @@ newest, serves all walks at once, and if it has been dropped the next call makes
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 _BITS = 48
 """Hash bits that order the walk; a cursor then fits a double, which some clients keep it in."""
 _MASK = (1 << _BITS) - 1
@@ -22,6 +24,11 @@ def _place(key: bytes) -> int:
 def still_live(keys: list[bytes], deadlines: dict[bytes, int], now: int) -> list[bytes]:
     """Those of the keys that have no deadline up to ``now``."""
     return [key for key in keys if deadlines.get(key, now + 1) > now] if deadlines else keys
+
+
+def present(keys: list[bytes], values: Container[bytes], deadlines: dict[bytes, int], now: int) -> list[bytes]:
+    """Those of the keys that are among the values, and have no deadline up to ``now``."""
+    return [key for key in keys if key in values and deadlines.get(key, now + 1) > now]
 
 
 class Snapshot:

@@ -65,7 +65,7 @@ DOORS: dict[str, set[str]] = {
     "edge": {"commands", "protocol", "store"},
     "systemd": {"config"},
     "threads": set(),
-    "tls": {"config"},
+    "tls": {"config", "sockets"},
     "listeners": {"config"},
     "connection": {
         "buffers",

@@ -69,6 +69,17 @@ def test_a_count_is_spelled_in_one_way(module: ModuleType, head: bytes) -> None:
     assert whole(module, head + b"\r\n$4\r\nPING\r\n") == ([], 0)
 
 
+@pytest.mark.parametrize("module", [pure, speedups], ids=["pure", "compiled"])
+@pytest.mark.parametrize("size", [4095, 4096, 4097, 9999, 10_000, pure.SHORT_LENGTH])
+def test_a_length_is_spelled_in_one_way(module: ModuleType, size: int) -> None:
+    """Also where no header is kept for it."""
+    word = b"x" * size
+    assert whole(module, PING + encode([b"SET", b"k", word]) + PING)[0] == [[b"PING"], [b"SET", b"k", word], [b"PING"]]
+    for head in (b"$0%d" % size, b"$+%d" % size, b"$%d" % (size + 1), b"$%d" % (size - 1), b"*%d" % size, b"%d" % size):
+        data = b"*2\r\n$3\r\nGET\r\n%b\r\n%b\r\n" % (head, word)
+        assert whole(module, PING + data + PING) == ([[b"PING"]], len(PING))
+
+
 @given(st.binary(max_size=300), st.integers() | st.integers(-(2**63), 2**63 - 1))
 def test_both_encode_the_same(value: bytes, number: int) -> None:
     assert speedups.bulk(value) == pure.bulk(value)

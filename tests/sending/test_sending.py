@@ -1,4 +1,5 @@
-"""Replies leave whole and in order, however large, however slow the client; large ones are not copied."""
+"""Replies leave whole and in order, however large, however slow the client; large ones are not copied. And how much is
+received at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvserver.sockets import LARGE, gather, send_parts, set_timeout
+from kvserver.sockets import LARGE, RECV_IDLE, RECV_MAX, RECV_MIN, gather, next_size, send_parts, set_timeout
 
 sizes = st.sampled_from([0, 1, 5, 100, LARGE - 1, LARGE, LARGE + 1, 100_000])
 
@@ -75,3 +76,32 @@ def test_who_has_left_is_an_error(pair: tuple[socket.socket, socket.socket]) -> 
     other.close()
     with pytest.raises(BrokenPipeError):
         send_parts(one, [b"a" * LARGE, b"b"])
+
+
+def reads(*received: int) -> list[int]:
+    """How much is asked for after each read, of which so much would come if it were asked for."""
+    size, before, asked = RECV_MIN, 0, []
+    for available in received:
+        left = available
+        while True:
+            got = min(size, left)
+            size_then, (size, before) = size, next_size(size, got, before)
+            left -= got
+            if got < size_then:
+                break
+        asked.append(size)
+    return asked
+
+
+@given(st.lists(st.integers(0, 300_000), max_size=30))
+def test_who_waits_holds_a_small_buffer(received: list[int]) -> None:
+    """Whatever has come: a connection that waits for a command does so with 16 KiB at most, a quiet one with less."""
+    assert all(RECV_MIN <= size <= RECV_IDLE for size in reads(*received))
+    assert reads(*received, 100, 100, 100)[-1] == RECV_MIN
+
+
+def test_a_pipeline_is_read_at_once() -> None:
+    assert reads(7_000, 7_000) == [8192, 8192], "the second is one read"
+    assert reads(10_000, 10_000, 10_000) == [8192, 16384, 16384]
+    assert reads(*[200_000] * 3) == [RECV_IDLE] * 3
+    assert next_size(RECV_MAX, RECV_MAX, 0)[0] == RECV_MAX
