@@ -105,12 +105,16 @@ def compile_in(folder: Path, root: Path, *flags: str, with_modules: bool = False
     return {path.relative_to(folder / "lib").as_posix(): path for path in built}
 
 
+TYPES = ("--config-file=", "--no-site-packages", "--ignore-missing-imports")
+"""How mypy looks at the modules first. Other packages need not be installed, and must not matter where they are: what
+can be compiled is the same anywhere."""
+
+
 def _extensions_of_modules(folder: Path) -> list[Extension]:
     from mypyc.build import mypycify
 
-    # What the types of other packages are does not matter here, and they need not be installed.
-    options = ["--config-file=", "--ignore-missing-imports", f"--cache-dir={folder / 'cache'}"]
-    return mypycify([*options, *MODULES], target_dir=str(folder / "c"), group_name="kvserver")
+    options = [*TYPES, f"--cache-dir={folder / 'cache'}", *MODULES]
+    return mypycify(options, target_dir=str(folder / "c"), group_name="kvserver")
 
 
 def copy_to(target: Path, root: Path) -> None:

@@ -16,11 +16,12 @@ from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.protocol.replies import Error
 from kvserver.store.memory import Database
 
-_xxh3: Callable[[bytes], str] | None
 try:
-    from xxhash import xxh3_64_hexdigest as _xxh3
+    import xxhash
 except ImportError:  # it is an extra
-    _xxh3 = None
+    _xxh3: Callable[[bytes], str] | None = None
+else:
+    _xxh3 = xxhash.xxh3_64_hexdigest
 
 _string = partial(command, group=Group.STRING)
 _DIGEST = re.compile(rb"[0-9a-fA-F]{16}")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ def test_without(tmp_path: Path, variable: str, value: str) -> None:
     assert name.endswith("-py3-none-any.whl")
     assert "kvserver/protocol/pure.py" in files
     assert ("nothing was compiled" in said) == (variable == "CC")
+
+
+def test_nothing_has_to_be_installed_to_compile(tmp_path: Path) -> None:
+    """What is compiled has types that hold where no other package is there, as where a wheel is built."""
+    specification = spec_from_file_location("compile_script", ROOT / "scripts" / "compile.py")
+    assert specification is not None
+    assert specification.loader is not None
+    script = module_from_spec(specification)
+    specification.loader.exec_module(script)
+    command = [sys.executable, "-m", "mypy", *script.TYPES, f"--cache-dir={tmp_path / 'cache'}", *script.MODULES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_is_asked_for_and_cannot_be_had(tmp_path: Path) -> None:
