@@ -46,7 +46,8 @@ MODULES = (
     "kvserver/store/memory.py",
 )
 """What a command goes through. Compiled code keeps the interpreter's lock until it calls something that lets go of it,
-so nothing is in here that works for long without the keyspace lock (SCAN, KEYS, FLUSHALL, expiry, rewriting)."""
+so nothing is in here that works for long (SCAN, KEYS, FLUSHALL, expiry, rewriting), but for commands that name many
+keys, and take them ``in_turns`` (store/turns.py)."""
 MYPYC = "mypy[mypyc]>=2.4,<2.5"
 
 

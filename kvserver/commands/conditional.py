@@ -15,6 +15,7 @@ from kvserver.commands.arguments import INT32_MAX, as_integer
 from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.protocol.replies import Error
 from kvserver.store.memory import Database
+from kvserver.store.turns import in_turns
 
 try:
     import xxhash
@@ -127,9 +128,9 @@ def msetex(db: Database, numkeys: bytes, *words: bytes) -> int:
     if options.get or options.condition in VALUE_CONDITIONS:
         raise Error(errors.SYNTAX)
     deadline = options.deadline(db.keyspace.now, "msetex")
-    if not all(is_met(options.condition, b"", db.seek(key)) for key, _ in pairs):
+    if not all(is_met(options.condition, b"", db.seek(key)) for key, _ in in_turns(pairs)):
         return 0
-    for key, value in pairs:
+    for key, value in in_turns(pairs):
         store(db, key, value, deadline, keep_ttl=options.keep_ttl)
     return 1
 

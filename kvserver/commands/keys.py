@@ -11,6 +11,7 @@ from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.commands.strings import encoding
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString
 from kvserver.store.memory import Database, Keyspace
+from kvserver.store.turns import in_turns
 
 _generic = partial(command, group=Group.GENERIC)
 _READ_FAST = Flags.READONLY | Flags.FAST
@@ -20,7 +21,7 @@ _PER_KEY = "O(N), N keys"
 
 def delete(db: Database, keys: tuple[bytes, ...]) -> int:
     """Delete keys; how many there were."""
-    return sum(map(db.remove, keys))
+    return sum(map(db.remove, in_turns(keys)))
 
 
 @_generic(
@@ -53,7 +54,7 @@ def unlink(db: Database, *keys: bytes) -> int:
 
 
 def _count(db: Database, keys: tuple[bytes, ...]) -> int:
-    return sum(db.get(key) is not None for key in keys)
+    return sum(db.get(key) is not None for key in in_turns(keys))
 
 
 @_generic(
@@ -67,7 +68,7 @@ def _count(db: Database, keys: tuple[bytes, ...]) -> int:
 )
 def exists(db: Database, *keys: bytes) -> int:
     """Returns how many of the keys exist; one that is named twice counts twice."""
-    return sum(db.look(key) is not None for key in keys)
+    return sum(db.look(key) is not None for key in in_turns(keys))
 
 
 @_generic(

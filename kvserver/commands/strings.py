@@ -12,6 +12,7 @@ from kvserver.commands.longdouble import LongDouble
 from kvserver.commands.registry import Flags, Group, Keys, command
 from kvserver.protocol.replies import OK, Error, Reply, SimpleString
 from kvserver.store.memory import Database
+from kvserver.store.turns import in_turns
 from kvserver.store.values import Edited, Formatted
 
 _string = partial(command, group=Group.STRING)
@@ -149,7 +150,7 @@ def getex(db: Database, key: bytes, *words: bytes) -> bytes | None:
 )
 def mget(db: Database, *keys: bytes) -> Reply:
     """Returns the values of several keys as of one moment, null for each that does not exist."""
-    return [db.get(key) for key in keys]
+    return [db.get(key) for key in in_turns(keys)]
 
 
 def _pairs(command_name: str, words: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
@@ -171,7 +172,7 @@ def _pairs(command_name: str, words: tuple[bytes, ...]) -> list[tuple[bytes, byt
 )
 def mset(db: Database, *words: bytes) -> SimpleString:
     """Sets the values of several keys at once; nobody sees some set and some not."""
-    for key, value in _pairs("mset", words):
+    for key, value in in_turns(_pairs("mset", words)):
         db.put(key, value)
     return OK
 
@@ -188,9 +189,9 @@ def mset(db: Database, *words: bytes) -> SimpleString:
 def msetnx(db: Database, *words: bytes) -> int:
     """Sets the values of several keys only if none of them exists; 1 if all were set, 0 if none."""
     pairs = _pairs("msetnx", words)
-    if any(db.seek(key) is not None for key, _ in pairs):
+    if any(db.seek(key) is not None for key, _ in in_turns(pairs)):
         return 0
-    for key, value in pairs:
+    for key, value in in_turns(pairs):
         db.put(key, value)
     return 1
 
